@@ -1,0 +1,400 @@
+package chanmq
+
+import (
+	"context"
+	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/semaphore"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// This file is the one place where chanmq waits. Receives and sends, direct
+// calls and pumps come here with an operation that the kernel would not do at
+// once, and wait in three stages:
+//
+//   - poll: the operation with IPC_NOWAIT, through a raw system call;
+//   - spin: the same for some 20 microseconds, giving way to other goroutines,
+//     as long as spinning has lately been worth it;
+//   - park: a blocking system call, whose thread is sent a signal when the wait
+//     has to end early; or, where that cannot be had, the shared poller of
+//     poller.go.
+//
+// A wait ends early when its ctx ends, when the handle is closed, and when a
+// message that it selects is handed back. Whoever causes that first makes it
+// visible (cancels, sets closed, puts the message into the slot) and then calls
+// interrupt; the wait first makes visible that it is about to block and then
+// looks for a cause. One of the two sees the other. docs/interrupt.pml is this
+// protocol as a model that spin checks.
+
+// An operation is a message operation that may have to wait. One goroutine at a
+// time uses it: the caller, or the poller between claim and answer.
+type operation interface {
+	// try does it with IPC_NOWAIT. errWait: it would have to wait.
+	try() error
+	// block does it with a system call that blocks. EINTR: it was interrupted.
+	block(sysv.Thread) error
+	// pending reports whether try would not answer errWait, as far as this
+	// process knows: the handle is closed, or the slot holds a message for it.
+	pending() bool
+	// hopeless is called once before a long wait. It returns an error if no
+	// waiting can make the operation succeed.
+	hopeless() error
+	// key tells operations apart that one failed try does not answer for.
+	key() operationKey
+}
+
+// operationKey is equal for operations that wait for the same thing.
+type operationKey struct {
+	send bool
+	sel  Selector
+}
+
+var (
+	// errWait is what try answers when the operation would have to wait.
+	errWait = errors.New("chanmq: would wait")
+	// errRetry is what a stage answers when its wait ended with nothing done.
+	errRetry = errors.New("chanmq: wait ended early")
+	// errCannotPark is what park answers where it must not block.
+	errCannotPark = errors.New("chanmq: cannot park")
+)
+
+const (
+	defaultSpin      = 20 * time.Microsecond
+	defaultPollMin   = time.Millisecond
+	defaultPollMax   = 10 * time.Millisecond
+	defaultMaxParked = 128
+
+	// processMaxParked bounds the threads that all handles together park, far
+	// below the 10,000 at which the Go runtime ends the program.
+	processMaxParked = 2048
+)
+
+// processParking is shared by all handles of the process.
+var processParking = semaphore.NewWeighted(processMaxParked)
+
+// room is where the waits of a handle are: it can wake them all.
+type room struct {
+	q       *queue
+	parking *semaphore.Weighted // WithMaxParked
+	poller  poller
+
+	// uninterruptible is set while threads cannot be interrupted, as far as
+	// the last wait that tried to park knows.
+	uninterruptible atomic.Bool
+
+	mu     sync.Mutex
+	parked map[*wait]struct{} // waits that are inside park; guarded by mu
+}
+
+func (r *room) init(q *queue) {
+	r.q = q
+	r.parking = semaphore.NewWeighted(int64(q.options.maxParked))
+	r.parked = make(map[*wait]struct{})
+	r.poller.init(q)
+}
+
+// enter takes a place to park, if there is one.
+func (r *room) enter() bool {
+	if r.q.options.polling || !r.parking.TryAcquire(1) {
+		return false
+	}
+	if !processParking.TryAcquire(1) {
+		r.parking.Release(1)
+		return false
+	}
+	return true
+}
+
+// leave gives the place back.
+func (r *room) leave() {
+	processParking.Release(1)
+	r.parking.Release(1)
+}
+
+// canPark reports whether a wait that polls may go and park instead.
+func (r *room) canPark() bool {
+	if r.uninterruptible.Load() || !r.enter() {
+		return false
+	}
+	r.leave()
+	return true
+}
+
+// wake ends the waits that are pending. The caller has made them so.
+func (r *room) wake() {
+	r.mu.Lock()
+	var pending []*wait
+	for w := range r.parked {
+		if w.op.pending() {
+			pending = append(pending, w)
+		}
+	}
+	r.mu.Unlock()
+	for _, w := range pending {
+		w.interrupt()
+	}
+	r.poller.wake()
+}
+
+// wait is the waiting of one operation after another. It belongs to one
+// goroutine, that of a pump or of a direct call; interrupt is for the others.
+type wait struct {
+	room   *room
+	op     operation
+	spin   *spinner
+	thread sysv.Thread
+
+	// For park: the end of ctx calls interrupt, from watch to unwatch.
+	unwatch   func() bool
+	unwatched chan struct{} // a value when that call has returned
+
+	// For the poller: its answer, and what it needs to find the wait.
+	answer chan error
+	polled // owned by the poller
+
+	mu     sync.Mutex
+	inside bool   // the thread may be blocking; guarded by mu
+	entry  uint64 // counts the entries, to tell one from the next; guarded by mu
+}
+
+func (w *wait) init(r *room, op operation, spin *spinner) {
+	w.room, w.op, w.spin = r, op, spin
+	w.thread = r.q.kernel.NewThread()
+	w.unwatched = make(chan struct{}, 1)
+	w.answer = make(chan error, 1)
+}
+
+// run does the operation, waiting as long as it has to. It does nothing if ctx
+// has ended already, and returns the operation's own result if it was done,
+// whatever has become of ctx meanwhile.
+func (w *wait) run(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctxError(ctx)
+	}
+	err := w.op.try()
+	if err != errWait {
+		return err
+	}
+	start := time.Now()
+	if err = w.spinFor(ctx, start); err == errWait {
+		err = w.sleep(ctx)
+	}
+	w.spin.waited(time.Since(start))
+	return err
+}
+
+// spinFor tries again and again for the time that the spinner grants.
+func (w *wait) spinFor(ctx context.Context, start time.Time) error {
+	budget := w.spin.begin(w.room.q.options.spin)
+	if budget == 0 {
+		return errWait
+	}
+	err := errWait
+	done := ctx.Done()
+	// Under a simulated clock the time may stand still: the number of tries
+	// is limited too. None is faster than 50 ns.
+	for tries := int(budget / (50 * time.Nanosecond)); tries > 0; tries-- {
+		runtime.Gosched()
+		select {
+		case <-done:
+			w.spin.end(false)
+			return ctxError(ctx)
+		default:
+		}
+		if err = w.op.try(); err != errWait {
+			break
+		}
+		if tries%4 == 0 && time.Since(start) > budget {
+			break
+		}
+	}
+	w.spin.end(err != errWait)
+	return err
+}
+
+// sleep waits without using the processor.
+func (w *wait) sleep(ctx context.Context) error {
+	if err := w.op.hopeless(); err != nil {
+		return err
+	}
+	for {
+		// A consumer that was just given a message is in this processor's run
+		// queue. A thread that blocks takes the processor with it until the
+		// runtime notices, up to 10 ms later; so let the consumer run first.
+		runtime.Gosched()
+		err := w.op.try()
+		if err != errWait {
+			return err
+		}
+		if err = w.park(ctx); err == errCannotPark {
+			err = w.room.poller.wait(ctx, w)
+		}
+		if err != errRetry {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ctxError(ctx)
+		}
+	}
+}
+
+// park does the operation in a blocking system call.
+func (w *wait) park(ctx context.Context) error {
+	r := w.room
+	if !r.enter() {
+		return errCannotPark
+	}
+	defer r.leave()
+	w.watch(ctx)
+	entered := w.thread.Enter()
+	if r.uninterruptible.Load() == entered {
+		r.uninterruptible.Store(!entered)
+	}
+	if !entered {
+		return errCannotPark
+	}
+	defer w.thread.Leave()
+
+	r.mu.Lock()
+	r.parked[w] = struct{}{}
+	r.mu.Unlock()
+	w.mu.Lock()
+	w.inside = true
+	w.entry++
+	w.mu.Unlock()
+
+	err := error(sysv.EINTR)
+	if ctx.Err() == nil && !w.op.pending() {
+		err = w.op.block(w.thread)
+	}
+
+	// No signal is sent once the lock was had: Leave may let the thread go.
+	w.mu.Lock()
+	w.inside = false
+	w.mu.Unlock()
+	r.mu.Lock()
+	delete(r.parked, w)
+	r.mu.Unlock()
+	if err == sysv.EINTR {
+		return errRetry
+	}
+	return err
+}
+
+// Pauses of interrupt between signals, doubling from one to the other.
+const (
+	interruptMin = 50 * time.Microsecond
+	interruptMax = 10 * time.Millisecond
+)
+
+// interrupt ends the blocking call that w is in, if it is in one, and returns
+// when it has ended. A signal that arrives before the thread is inside the call
+// is lost, so it is sent again until then.
+func (w *wait) interrupt() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	entry := w.entry
+	inside := func() bool { return w.inside && w.entry == entry }
+	for pause := interruptMin; inside(); pause = min(2*pause, interruptMax) {
+		w.thread.Interrupt()
+		// The thread needs a few microseconds to come out: no timer is that
+		// short, so look a few times first.
+		for i := 0; i < 50 && inside(); i++ {
+			w.mu.Unlock()
+			runtime.Gosched()
+			w.mu.Lock()
+		}
+		if inside() {
+			w.mu.Unlock()
+			time.Sleep(pause)
+			w.mu.Lock()
+		}
+	}
+}
+
+// watch makes the end of ctx call interrupt, until release. All runs of the
+// wait up to then have the same ctx.
+func (w *wait) watch(ctx context.Context) {
+	if w.unwatch != nil || ctx.Done() == nil {
+		return
+	}
+	w.unwatch = context.AfterFunc(ctx, func() {
+		w.interrupt()
+		w.unwatched <- struct{}{}
+	})
+}
+
+// release undoes watch; nobody else uses the wait afterwards.
+func (w *wait) release() {
+	if w.unwatch == nil {
+		return
+	}
+	if !w.unwatch() {
+		<-w.unwatched
+	}
+	w.unwatch = nil
+}
+
+// spinner decides whether spinning is worth it, from what it has lately come
+// to. It may be shared by goroutines: its fields are atomic, and a mixed-up
+// update costs a spin too many or too few.
+type spinner struct {
+	last  atomic.Int64 // how long the last wait took, in nanoseconds
+	skip  atomic.Int32 // how many waits to leave out
+	fails atomic.Int32 // how many spins in a row were in vain
+}
+
+// spinning counts the goroutines of the process that spin. More of them than
+// processors would only keep each other from running.
+var spinning atomic.Int32
+
+const (
+	// A wait that took more than slowTraffic budgets says that messages are
+	// far apart: spinning has no chance then.
+	slowTraffic = 10
+	// A probe, after failures, is this many budgets long: two programs that
+	// both park answer each other no faster than two wake-ups, and find back
+	// into spinning only if one of them spins through the other's.
+	probeBudgets = 5
+	// After so many failures in a row, spins are as rare as they get: one
+	// wait in 2 to the power of it.
+	maxFails = 6
+)
+
+// begin returns how long to spin, zero for not at all.
+func (s *spinner) begin(budget time.Duration) time.Duration {
+	if budget <= 0 || time.Duration(s.last.Load()) > slowTraffic*budget {
+		return 0
+	}
+	if s.skip.Load() > 0 {
+		s.skip.Add(-1)
+		return 0
+	}
+	if spinning.Add(1) > int32(runtime.GOMAXPROCS(0)) {
+		spinning.Add(-1)
+		return 0
+	}
+	if s.fails.Load() > 0 {
+		return probeBudgets * budget
+	}
+	return budget
+}
+
+// end tells how the spin that begin allowed came out.
+func (s *spinner) end(success bool) {
+	spinning.Add(-1)
+	if success {
+		s.fails.Store(0)
+		s.skip.Store(0)
+		return
+	}
+	s.skip.Store(1<<min(s.fails.Add(1), maxFails) - 1)
+}
+
+// waited tells how long a wait took, spinning and sleeping.
+func (s *spinner) waited(d time.Duration) { s.last.Store(int64(d)) }

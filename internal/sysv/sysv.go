@@ -1,0 +1,154 @@
+// Package sysv is the kernel as chanmq sees it: the four message queue calls,
+// ftok, and a way to interrupt a call that blocks. It is the only package of
+// the module that imports golang.org/x/sys, and, beside the codec for C
+// structs, the only one that uses unsafe.
+//
+// Everything above it talks to a [Kernel]. [Host] is the one the program runs
+// on; internal/simq holds one that exists in memory, for tests.
+//
+// Errors are plain [syscall.Errno] values, on every operating system, so that
+// the simulated kernel can speak the same language where there is no real one.
+package sysv
+
+import (
+	"math"
+	"syscall"
+	"unsafe"
+)
+
+// HeaderSize is the number of bytes in front of a message's text that hold its
+// type: the C long that struct msgbuf begins with. C's long is Go's int on
+// every GOARCH that Linux has.
+const HeaderSize = int(unsafe.Sizeof(int(0)))
+
+// MaxType is the largest message type that fits a C long.
+const MaxType = int64(math.MaxInt)
+
+// Flags of msgget(2) and msgrcv(2). The numbers are the same on every Linux
+// architecture (include/uapi/linux/ipc.h, include/uapi/linux/msg.h).
+const (
+	Create    = 0o1000  // IPC_CREAT
+	Exclusive = 0o2000  // IPC_EXCL
+	noWait    = 0o4000  // IPC_NOWAIT: implied by the methods of Kernel
+	Except    = 0o20000 // MSG_EXCEPT
+	Copy      = 0o40000 // MSG_COPY: msgtyp is a position, the message stays
+)
+
+// KeyPrivate is IPC_PRIVATE: Get makes a new queue without a key.
+const KeyPrivate = 0
+
+// The errors that a Kernel returns and that callers tell apart.
+const (
+	E2BIG  = syscall.E2BIG  // receive: the message is larger than the buffer, and was not taken
+	EACCES = syscall.EACCES // no permission
+	EAGAIN = syscall.EAGAIN // send: the queue is full
+	EEXIST = syscall.EEXIST // get: the key exists, and Exclusive was given
+	EIDRM  = syscall.EIDRM  // the queue was removed
+	EINTR  = syscall.EINTR  // a blocking call was interrupted; nothing was sent or taken
+	EINVAL = syscall.EINVAL // no such queue (any more), or a bad argument
+	ENOENT = syscall.ENOENT // get: no queue has the key
+	ENOMEM = syscall.ENOMEM // no memory for the message or the queue
+	ENOMSG = syscall.ENOMSG // receive: no message matches
+	ENOSPC = syscall.ENOSPC // get: msgmni queues exist
+	ENOSYS = syscall.ENOSYS // the kernel lacks the call, or MSG_COPY
+	EPERM  = syscall.EPERM  // control: not the owner, or CAP_SYS_RESOURCE is missing
+)
+
+// Kernel is what chanmq needs of an operating system: System V message queues
+// as in msgget(2), msgop(2) and msgctl(2). None of its methods blocks; those
+// that do are methods of a [Thread]. It may be used by several goroutines.
+type Kernel interface {
+	// Get returns the id (msqid) of the queue with the key. flags holds the
+	// permissions and Create and Exclusive.
+	Get(key int32, flags int) (id int, err error)
+	// Send puts a message into the queue: HeaderSize bytes with its type, as
+	// PutType left them, and its text. EAGAIN: the queue is full.
+	Send(id int, msg []byte) error
+	// Receive takes the message that msgtyp and flags (Except, Copy) choose.
+	// It fills buf with the type and the text, of n bytes. ENOMSG: there is
+	// none. E2BIG: the text is larger than buf has room for.
+	Receive(id int, buf []byte, msgtyp, flags int) (n int, err error)
+	// Stat tells the state of a queue.
+	Stat(id int) (Stat, error)
+	// Set changes a queue's owner, permissions and size, all of them at once.
+	Set(id int, a Attr) error
+	// Remove destroys a queue. Calls that block on it return EIDRM.
+	Remove(id int) error
+	// List tells the state of every queue that the caller may see.
+	List() ([]Stat, error)
+	// Limits tells the limits of the system, and how much of them is in use.
+	Limits() (Limits, error)
+	// NewThread returns a place for blocking calls, one at a time.
+	NewThread() Thread
+}
+
+// Thread is the place where one goroutine at a time makes a blocking call that
+// another one can interrupt. The order of calls is Enter, any number of Send
+// and Receive, Leave. Interrupt may be called by anyone from Enter to Leave;
+// the caller sees to it that it is not called outside.
+type Thread interface {
+	// Enter binds the calling goroutine to where it can be interrupted. It
+	// reports false, and binds nothing, where a blocking call could not be.
+	Enter() bool
+	// Send is Kernel.Send that waits until there is room. EINTR: it was
+	// interrupted, and nothing was sent.
+	Send(id int, msg []byte) error
+	// Receive is Kernel.Receive that waits for a message. EINTR: it was
+	// interrupted, and nothing was taken.
+	Receive(id int, buf []byte, msgtyp, flags int) (n int, err error)
+	// Interrupt makes the blocking call that is under way return EINTR. It is
+	// lost where the call has not begun: who needs it to arrive repeats it.
+	Interrupt()
+	// Leave undoes Enter.
+	Leave()
+}
+
+// Stat is the state of a queue (struct msqid_ds).
+type Stat struct {
+	ID  int
+	Key int32
+	Attr
+	CreatorUID, CreatorGID uint32
+	Messages, Bytes        uint64
+	// Seconds since 1970; zero when never.
+	SendTime, ReceiveTime, ChangeTime int64
+	SendPID, ReceivePID               int32
+}
+
+// Attr is the part of a queue's state that Set changes.
+type Attr struct {
+	UID, GID uint32
+	Mode     uint32 // the nine permission bits
+	MaxBytes uint64 // msg_qbytes
+}
+
+// Limits are the limits of an IPC namespace, and what is in use there.
+type Limits struct {
+	MaxMessage, MaxBytes, MaxQueues int // msgmax, msgmnb, msgmni
+	Queues, Messages, Bytes         int
+}
+
+// Buffer returns a buffer for messages of up to n bytes of text, aligned for
+// the type in front of it: a Go int, which an []int is by its type.
+func Buffer(n int) []byte {
+	words := make([]int, 1+(n+HeaderSize-1)/HeaderSize)
+	// unsafe.Slice over memory of at least that length (words keeps it alive
+	// through the result); bytes have no alignment of their own.
+	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), HeaderSize+n)
+}
+
+// PutType writes a message's type in front of its text. The buffer has at
+// least HeaderSize bytes.
+func PutType(msg []byte, typ int) {
+	_ = msg[HeaderSize-1]
+	// A copy of bytes, so that the buffer need not be aligned.
+	copy(msg, (*[HeaderSize]byte)(unsafe.Pointer(&typ))[:])
+}
+
+// Type reads the type in front of a message's text.
+func Type(msg []byte) int {
+	var typ int
+	_ = msg[HeaderSize-1]
+	copy((*[HeaderSize]byte)(unsafe.Pointer(&typ))[:], msg)
+	return typ
+}

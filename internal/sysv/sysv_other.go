@@ -1,0 +1,39 @@
+//go:build !linux
+
+package sysv
+
+import (
+	"errors"
+	"fmt"
+	"runtime"
+)
+
+// errUnsupported is what every call returns where the kernel is not Linux.
+var errUnsupported = fmt.Errorf("System V message queues on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+
+// Host returns a kernel without message queues: each call fails with an error
+// that is errors.ErrUnsupported.
+func Host() Kernel { return unsupported{} }
+
+// FTok fails like everything else here, since no queue could have the key.
+func FTok(string, byte) (int32, error) { return -1, errUnsupported }
+
+type unsupported struct{}
+
+func (unsupported) Get(int32, int) (int, error)                { return -1, errUnsupported }
+func (unsupported) Send(int, []byte) error                     { return errUnsupported }
+func (unsupported) Receive(int, []byte, int, int) (int, error) { return 0, errUnsupported }
+func (unsupported) Stat(int) (Stat, error)                     { return Stat{}, errUnsupported }
+func (unsupported) Set(int, Attr) error                        { return errUnsupported }
+func (unsupported) Remove(int) error                           { return errUnsupported }
+func (unsupported) List() ([]Stat, error)                      { return nil, errUnsupported }
+func (unsupported) Limits() (Limits, error)                    { return Limits{}, errUnsupported }
+func (unsupported) NewThread() Thread                          { return unsupportedThread{} }
+
+type unsupportedThread struct{}
+
+func (unsupportedThread) Enter() bool                                { return false }
+func (unsupportedThread) Send(int, []byte) error                     { return errUnsupported }
+func (unsupportedThread) Receive(int, []byte, int, int) (int, error) { return 0, errUnsupported }
+func (unsupportedThread) Interrupt()                                 {}
+func (unsupportedThread) Leave()                                     {}

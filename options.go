@@ -1,0 +1,291 @@
+package chanmq
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// Selector says which messages a receive takes: the msgtyp and MSG_EXCEPT of
+// msgrcv(2). The zero value is [Any]. Selectors can be compared with ==.
+//
+// A selector with a type that no message can have (<= 0, or more than fits a C
+// long) is refused, with [ErrInvalidType], by the call that is given it.
+type Selector struct {
+	mode selectorMode
+	typ  int64
+}
+
+type selectorMode uint8
+
+const (
+	anyType selectorMode = iota
+	ofType
+	upTo
+	except
+)
+
+// Any selects the oldest message, whatever its type.
+func Any() Selector { return Selector{} }
+
+// OfType selects the oldest message of type t, t > 0.
+func OfType(t int64) Selector { return Selector{ofType, t} }
+
+// UpTo selects the oldest message of the lowest type that is <= t, t > 0: a
+// priority queue, 1 being the most urgent.
+func UpTo(t int64) Selector { return Selector{upTo, t} }
+
+// Except selects the oldest message whose type is not t, t > 0 (MSG_EXCEPT,
+// Linux only).
+func Except(t int64) Selector { return Selector{except, t} }
+
+// String returns the call that makes the selector, such as "UpTo(3)".
+func (s Selector) String() string {
+	switch s.mode {
+	case ofType:
+		return fmt.Sprintf("OfType(%d)", s.typ)
+	case upTo:
+		return fmt.Sprintf("UpTo(%d)", s.typ)
+	case except:
+		return fmt.Sprintf("Except(%d)", s.typ)
+	}
+	return "Any()"
+}
+
+// validate refuses types that no message can have. msgrcv(2) would take them
+// for another selector: OfType(0) would mean Any, OfType(-3) UpTo(3).
+func (s Selector) validate() error {
+	if s.mode == anyType {
+		return nil
+	}
+	return validateType(s.typ)
+}
+
+func validateType(typ int64) error {
+	if typ < 1 || typ > sysv.MaxType {
+		return fmt.Errorf("%w: %d is not in 1 to %d", ErrInvalidType, typ, sysv.MaxType)
+	}
+	return nil
+}
+
+// kernel returns the selector as msgrcv(2) is told of it.
+func (s Selector) kernel() (msgtyp, flags int) {
+	switch s.mode {
+	case ofType:
+		return int(s.typ), 0
+	case upTo:
+		return -int(s.typ), 0
+	case except:
+		return int(s.typ), sysv.Except
+	}
+	return 0, 0
+}
+
+// matches reports whether a message of the type may be taken.
+func (s Selector) matches(typ int64) bool {
+	switch s.mode {
+	case ofType:
+		return typ == s.typ
+	case upTo:
+		return typ <= s.typ
+	case except:
+		return typ != s.typ
+	}
+	return true
+}
+
+// overlaps reports whether a message may match both selectors. It may err on
+// the side of true.
+func (s Selector) overlaps(o Selector) bool {
+	if s.mode == ofType {
+		return o.matches(s.typ)
+	}
+	return o.mode != ofType || s.matches(o.typ)
+}
+
+// An Option changes how a queue is opened. See the functions that return one.
+type Option func(*options)
+
+type options struct {
+	kernel    sysv.Kernel
+	exclusive bool
+	remove    bool
+	reopen    bool
+	owners    []int // nil: anybody
+	spin      time.Duration
+	polling   bool
+	pollMin   time.Duration
+	pollMax   time.Duration
+	maxParked int
+	err       error // the first bad argument
+}
+
+func newOptions(opts []Option) options {
+	o := options{
+		kernel:    sysv.Host(),
+		spin:      defaultSpin,
+		pollMin:   defaultPollMin,
+		pollMax:   defaultPollMax,
+		maxParked: defaultMaxParked,
+	}
+	for _, opt := range opts {
+		opt(&o)
+	}
+	return o
+}
+
+func (o *options) refuse(format string, args ...any) {
+	if o.err == nil {
+		o.err = fmt.Errorf(format, args...)
+	}
+}
+
+// WithExclusive makes [Create] fail with an error that is fs.ErrExist when the
+// queue exists already (IPC_EXCL).
+func WithExclusive() Option { return func(o *options) { o.exclusive = true } }
+
+// WithRemoveOnClose makes Close remove the queue, for every process, with all
+// messages that stand in it. What the handle holds itself comes back in
+// [*UndeliveredError] all the same. A program that ends without calling Close
+// leaves the queue behind.
+func WithRemoveOnClose() Option { return func(o *options) { o.remove = true } }
+
+// WithOwner refuses to open a queue unless its creator and its owner are both
+// among the user ids. Keys are free for all: without it, a queue planted under
+// the key by another user would be taken for the real one. The error is
+// fs.ErrPermission.
+func WithOwner(uid ...int) Option {
+	return func(o *options) {
+		if len(uid) == 0 {
+			o.refuse("WithOwner: no user id given")
+		}
+		o.owners = append(o.owners, uid...)
+	}
+}
+
+// WithReopen makes receives and sends survive the removal of the queue: instead
+// of ending with [ErrRemoved], they repeat the call that opened it, [Open] or
+// [Create], with pauses that grow from 10 ms to 1 s and vary at random, until
+// the queue is there again or their ctx ends. What the handle holds is kept.
+// [Queue.Remove] on the handle itself ends them still. TryReceive and TrySend
+// look the key up once.
+//
+// A queue without a key cannot be found again, so [Private] refuses it, and so
+// does [Attach] for a private queue.
+func WithReopen() Option { return func(o *options) { o.reopen = true } }
+
+// WithSpin sets how long a call that has to wait polls the queue before it lets
+// its thread sleep in the kernel. The default is 20 microseconds, about what
+// sleeping and waking costs; spinning that keeps failing is left out by itself.
+// Zero turns it off.
+func WithSpin(d time.Duration) Option {
+	return func(o *options) {
+		if d < 0 {
+			o.refuse("WithSpin(%v): the duration is negative", d)
+		}
+		o.spin = d
+	}
+}
+
+// WithPolling makes calls wait by polling alone, never by a system call that
+// blocks: the queue is looked at after min, and after pauses that double up to
+// max while nothing comes. One goroutine polls for all of the handle's calls.
+// It is for programs that cannot spare threads; a message waits up to max. The
+// Go runtime's timers do not go below about a millisecond on an idle machine.
+func WithPolling(min, max time.Duration) Option {
+	return func(o *options) {
+		if min <= 0 || max < min {
+			o.refuse("WithPolling(%v, %v): want 0 < min <= max", min, max)
+		}
+		o.polling, o.pollMin, o.pollMax = true, min, max
+	}
+}
+
+// WithMaxParked sets how many calls on the handle may sleep in the kernel at
+// once, each of which takes an operating system thread. The default is 128.
+// The rest share one goroutine that polls, every 10 ms at the least. Zero is
+// polling alone. All handles of a process together park at most 2,048.
+func WithMaxParked(n int) Option {
+	return func(o *options) {
+		if n < 0 {
+			o.refuse("WithMaxParked(%d): the number is negative", n)
+		}
+		o.maxParked = n
+	}
+}
+
+// A ReceiverOption changes how a [Receiver] works: [WithBuffer], [WithDecodeError].
+type ReceiverOption interface{ applyReceiver(*receiverOptions) }
+
+// A SenderOption changes how a [Sender] works: [WithBuffer].
+type SenderOption interface{ applySender(*senderOptions) }
+
+// A BufferOption is what [WithBuffer] returns, for receivers and senders.
+type BufferOption int
+
+type receiverOptions struct {
+	buffer      int
+	decodeError func(*DecodeError)
+}
+
+type senderOptions struct{ buffer int }
+
+// WithBuffer gives C room for n values. The default is 0: the kernel queue is
+// the buffer. What stands in C is lost when the process is killed, and kept
+// from other receivers of the queue meanwhile. A buffer makes a stream of
+// messages faster, since the pump and the program then take turns less often.
+func WithBuffer(n int) BufferOption { return BufferOption(n) }
+
+func (n BufferOption) applyReceiver(o *receiverOptions) { o.buffer = int(n) }
+func (n BufferOption) applySender(o *senderOptions)     { o.buffer = int(n) }
+
+type decodeErrorOption func(*DecodeError)
+
+func (f decodeErrorOption) applyReceiver(o *receiverOptions) { o.decodeError = f }
+
+// WithDecodeError makes a Receiver go on after a message that its codec cannot
+// decode: f is called with it, from the Receiver's own goroutine, and the
+// message is f's from then on. Without it such a message ends the Receiver. f
+// must not call Close or Drain of that Receiver, nor Close of the queue, since
+// they wait for it to return; it may cancel the ctx.
+func WithDecodeError(f func(*DecodeError)) ReceiverOption { return decodeErrorOption(f) }
+
+func newReceiverOptions(opts []ReceiverOption) (receiverOptions, error) {
+	var o receiverOptions
+	for _, opt := range opts {
+		opt.applyReceiver(&o)
+	}
+	return o, validateBuffer(&o.buffer)
+}
+
+func newSenderOptions(opts []SenderOption) (senderOptions, error) {
+	var o senderOptions
+	for _, opt := range opts {
+		opt.applySender(&o)
+	}
+	return o, validateBuffer(&o.buffer)
+}
+
+// validateBuffer makes a bad size 0, so that C exists to be closed.
+func validateBuffer(n *int) error {
+	if *n < 0 {
+		err := fmt.Errorf("WithBuffer(%d): the number is negative", *n)
+		*n = 0
+		return err
+	}
+	return nil
+}
+
+// ownerList is the text of WithOwner's ids in an error.
+func ownerList(uids []int) string {
+	var b strings.Builder
+	for i, uid := range uids {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		fmt.Fprint(&b, uid)
+	}
+	return b.String()
+}
