@@ -157,9 +157,11 @@ type wait struct {
 	answer chan error
 	polled // owned by the poller
 
+	interrupting sync.Mutex // held by the one who interrupts
+
 	mu     sync.Mutex
-	inside bool   // the thread may be blocking; guarded by mu
-	entry  uint64 // counts the entries, to tell one from the next; guarded by mu
+	inside bool          // the thread may be blocking; guarded by mu
+	left   chan struct{} // closed, and forgotten, when it no longer is; guarded by mu
 }
 
 func (w *wait) init(r *room, op operation, spin *spinner) {
@@ -265,7 +267,6 @@ func (w *wait) park(ctx context.Context) error {
 	r.mu.Unlock()
 	w.mu.Lock()
 	w.inside = true
-	w.entry++
 	w.mu.Unlock()
 
 	err := error(sysv.EINTR)
@@ -276,6 +277,10 @@ func (w *wait) park(ctx context.Context) error {
 	// No signal is sent once the lock was had: Leave may let the thread go.
 	w.mu.Lock()
 	w.inside = false
+	if w.left != nil {
+		close(w.left)
+		w.left = nil
+	}
 	w.mu.Unlock()
 	r.mu.Lock()
 	delete(r.parked, w)
@@ -296,24 +301,26 @@ const (
 // when it has ended. A signal that arrives before the thread is inside the call
 // is lost, so it is sent again until then.
 func (w *wait) interrupt() {
+	w.interrupting.Lock()
+	defer w.interrupting.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	entry := w.entry
-	inside := func() bool { return w.inside && w.entry == entry }
-	for pause := interruptMin; inside(); pause = min(2*pause, interruptMax) {
+	if !w.inside {
+		return
+	}
+	left := make(chan struct{})
+	w.left = left
+	timer := time.NewTimer(interruptMin)
+	defer timer.Stop()
+	for pause := interruptMin; w.left == left; pause = min(2*pause, interruptMax) {
 		w.thread.Interrupt()
-		// The thread needs a few microseconds to come out: no timer is that
-		// short, so look a few times first.
-		for i := 0; i < 50 && inside(); i++ {
-			w.mu.Unlock()
-			runtime.Gosched()
-			w.mu.Lock()
+		w.mu.Unlock()
+		select {
+		case <-left:
+		case <-timer.C:
+			timer.Reset(pause)
 		}
-		if inside() {
-			w.mu.Unlock()
-			time.Sleep(pause)
-			w.mu.Lock()
-		}
+		w.mu.Lock()
 	}
 }
 

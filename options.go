@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -120,6 +121,11 @@ type options struct {
 	pollMax   time.Duration
 	maxParked int
 	err       error // the first bad argument
+}
+
+// For package chanmqtest, which opens queues on a simulated kernel.
+func init() {
+	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k }) }
 }
 
 func newOptions(opts []Option) options {

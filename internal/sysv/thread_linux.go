@@ -2,7 +2,9 @@ package sysv
 
 import (
 	"os"
+	"os/signal"
 	"runtime"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -66,6 +68,9 @@ func (t *thread) Leave() {
 }
 
 func (t *thread) Interrupt() {
+	if !signalCaught(interruptSignal) {
+		catchSignal() // it was when the call began, and the call must end
+	}
 	// ESRCH cannot be: the thread is between Enter and Leave, locked.
 	_ = unix.Tgkill(pid, t.tid, interruptSignal)
 }
@@ -104,4 +109,21 @@ func signalCaught(sig unix.Signal) bool {
 	const sigDfl, sigIgn = 0, 1
 	handler := act[sigactionHandler]
 	return errno == 0 && handler != sigDfl && handler != sigIgn
+}
+
+var catching sync.Mutex
+
+// catchSignal gives the signal back to the Go runtime's handler, after the
+// program, or C code in it, has had it ignored. Nothing else changes by that:
+// to ignore SIGURG is its default action, and the runtime ignores it too.
+func catchSignal() {
+	catching.Lock()
+	defer catching.Unlock()
+	// Ignore makes the runtime forget that it has a handler in place, which
+	// is not true if C took it away; Notify puts it in place, and Stop leaves
+	// it there, as at the program's start.
+	c := make(chan os.Signal, 1)
+	signal.Ignore(interruptSignal)
+	signal.Notify(c, interruptSignal)
+	signal.Stop(c)
 }

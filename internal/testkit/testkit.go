@@ -1,0 +1,286 @@
+// Package testkit is what the module's tests share: other processes, which are
+// the test binary run again, queues that are removed even when the test binary
+// is killed, and checks for leaks when all tests have run.
+//
+// A test package uses it in TestMain:
+//
+//	func TestMain(m *testing.M) { os.Exit(testkit.Main(m, map[string]testkit.Role{...})) }
+package testkit
+
+import (
+	"bufio"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// A Role is what the test binary does as another process. Its error is printed
+// and makes the process fail.
+type Role func(args []string) error
+
+const (
+	roleVariable = "CHANMQ_TEST_ROLE"
+	reaperRole   = "reaper"
+)
+
+// Main runs a role if this process was started for one, and the tests if not.
+// It returns the exit code. After the tests it fails when goroutines, threads in
+// a queue's system call, or queues that were given to Reap are left.
+func Main(m *testing.M, roles map[string]Role) int {
+	switch name := os.Getenv(roleVariable); name {
+	case "":
+		return runTests(m)
+	case reaperRole:
+		return report(reap(os.Stdin))
+	default:
+		role, ok := roles[name]
+		if !ok {
+			return report(fmt.Errorf("no role %q", name))
+		}
+		return report(role(os.Args[1:]))
+	}
+}
+
+func report(err error) int {
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+func runTests(m *testing.M) int {
+	code := m.Run()
+	if code != 0 {
+		return code // what a failed test left behind is not the fault to report
+	}
+	reaper.stop()
+	if err := goleak.Find(); err != nil {
+		return report(err)
+	}
+	if tids := ThreadsInCalls(); len(tids) > 0 {
+		return report(fmt.Errorf("threads left in a message queue call: %v", tids))
+	}
+	if ids := reaper.left(); len(ids) > 0 {
+		return report(fmt.Errorf("queues left: msqid %v", ids))
+	}
+	return 0
+}
+
+// Process returns the command that runs the test binary as a role. It inherits
+// standard error. The process is killed, if it has not ended, and reaped when
+// the test ends.
+func Process(t testing.TB, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := again(args...)
+	cmd.Env = append(cmd.Env, roleVariable+"="+role)
+	cmd.Stderr = os.Stderr
+	t.Cleanup(func() {
+		if cmd.Process != nil && cmd.ProcessState == nil {
+			_ = cmd.Process.Kill() // it may have ended just now
+			_ = cmd.Wait()         // its fate is not the test's concern any more
+		}
+	})
+	return cmd
+}
+
+// Test returns the command that runs one test function in another process.
+func Test(t testing.TB, name string) *exec.Cmd {
+	t.Helper()
+	return again("-test.v", "-test.run=^"+name+"$", "-test.timeout=2m")
+}
+
+// again returns the command that runs the test binary again, in the emulator
+// that it runs in itself: without binfmt_misc, the kernel knows of none.
+func again(args ...string) *exec.Cmd {
+	command := append([]string{os.Args[0]}, args...)
+	if emulator := emulator(); emulator != "" {
+		command = append([]string{emulator}, command...)
+	}
+	cmd := exec.Command(command[0], command[1:]...)
+	cmd.Env = os.Environ()
+	return cmd
+}
+
+// emulator returns the path of qemu-user if that runs this process, and "" if
+// the kernel does. qemu-user answers itself for /proc/self/exe, and lets the
+// kernel answer for the same link of a thread.
+func emulator() string {
+	threads, _ := filepath.Glob("/proc/self/task/*/exe") // none but on Linux
+	for _, thread := range threads {
+		path, err := os.Readlink(thread)
+		if err == nil && strings.HasPrefix(filepath.Base(path), "qemu-") {
+			return path
+		}
+	}
+	return ""
+}
+
+// Start starts Process, and fails the test if it cannot.
+func Start(t testing.TB, role string, args ...string) *exec.Cmd {
+	t.Helper()
+	cmd := Process(t, role, args...)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	return cmd
+}
+
+// Wait waits for the end of a process that must succeed.
+func Wait(t testing.TB, cmd *exec.Cmd) {
+	t.Helper()
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("process %v: %v", cmd.Args[1:], err)
+	}
+}
+
+// Reap promises that the queue is removed when the test ends, and when the
+// test binary ends in any other way, SIGKILL included.
+func Reap(t testing.TB, msqid int) {
+	t.Helper()
+	if err := reaper.add(msqid); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = sysv.Host().Remove(msqid) // most tests have removed it themselves
+		reaper.done(msqid)
+	})
+}
+
+// reaperProcess is another process that outlives the tests, and then removes
+// the queues that it was told of and that are still there.
+type reaperProcess struct {
+	mu    sync.Mutex
+	cmd   *exec.Cmd
+	stdin io.WriteCloser
+	ids   []int // all that were ever added
+}
+
+var reaper reaperProcess
+
+func (r *reaperProcess) add(msqid int) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cmd == nil {
+		cmd := again()
+		cmd.Env = append(cmd.Env, roleVariable+"="+reaperRole)
+		cmd.Stderr = os.Stderr
+		detach(cmd)
+		stdin, err := cmd.StdinPipe()
+		if err != nil {
+			return err
+		}
+		if err := cmd.Start(); err != nil {
+			return err
+		}
+		r.cmd, r.stdin = cmd, stdin
+	}
+	r.ids = append(r.ids, msqid)
+	_, err := fmt.Fprintln(r.stdin, msqid)
+	return err
+}
+
+func (r *reaperProcess) done(msqid int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	fmt.Fprintln(r.stdin, -1-msqid)
+}
+
+func (r *reaperProcess) stop() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.cmd != nil {
+		r.stdin.Close()
+		report(r.cmd.Wait())
+		r.cmd = nil
+	}
+}
+
+// left returns the queues that exist although their tests have ended. The
+// reaper had only those to remove whose tests did not end.
+func (r *reaperProcess) left() []int {
+	stats, err := sysv.Host().List()
+	if err != nil {
+		return nil
+	}
+	var ids []int
+	for _, stat := range stats {
+		for _, id := range r.ids {
+			if stat.ID == id {
+				ids = append(ids, id)
+			}
+		}
+	}
+	return ids
+}
+
+// reap is the reaper's own process: ids to remove, and -1-id for those that
+// need not be any more.
+func reap(in io.Reader) error {
+	ids := make(map[int]bool)
+	lines := bufio.NewScanner(in)
+	for lines.Scan() {
+		n, err := strconv.Atoi(lines.Text())
+		if err != nil {
+			return err
+		}
+		if n >= 0 {
+			ids[n] = true
+		} else {
+			delete(ids, -1-n)
+		}
+	}
+	for id := range ids {
+		_ = sysv.Host().Remove(id)
+	}
+	return nil
+}
+
+// ThreadsInCalls returns the threads of this process that are inside msgsnd or
+// msgrcv, where /proc tells.
+func ThreadsInCalls() []string {
+	var tids []string
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return nil
+	}
+	for _, task := range tasks {
+		channel, err := os.ReadFile("/proc/self/task/" + task.Name() + "/wchan")
+		if err == nil && strings.HasPrefix(string(channel), "do_msg") {
+			tids = append(tids, task.Name())
+		}
+	}
+	return tids
+}
+
+// Threads returns the number of threads of this process, 0 where it is not known.
+func Threads() int {
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		return 0
+	}
+	return len(tasks)
+}
+
+// Eventually waits until a condition holds, and fails the test if it does not
+// hold within a time that only a broken program takes.
+func Eventually(t testing.TB, what string, condition func() bool) {
+	t.Helper()
+	const patience = 30 * time.Second
+	for deadline := time.Now().Add(patience); !condition(); time.Sleep(100 * time.Microsecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("after %v still not: %s", patience, what)
+		}
+	}
+}
