@@ -1,3 +1,75 @@
+// Package chanmq gives Go channels over System V kernel message queues, for
+// programs that talk to others on the same machine, in any language, through
+// msgsnd and msgrcv.
+//
+// A [Queue] is a handle for one kernel queue: open it by key with [Open] or
+// [Create], make one without a key with [Private]. Its direct calls, [Queue.Send]
+// and [Queue.Receive], take a context and wait. A [Receiver] and a [Sender] are
+// goroutines between the queue and a Go channel, for range and select:
+//
+//	q, err := chanmq.Create(key, 0o600)
+//	...
+//	orders := q.Receiver(ctx, chanmq.OfType(1))
+//	alarms := q.Receiver(ctx, chanmq.OfType(2))
+//	for {
+//		select {
+//		case m := <-orders.C():
+//			...
+//		case m := <-alarms.C():
+//			...
+//		}
+//	}
+//
+// Messages are bytes with a type, a number greater than 0 that receivers select
+// by. [As] makes a view of a queue with values of another type, through one of
+// the codecs of package codec: text, JSON, structs as C lays them out.
+//
+// # What is promised
+//
+//  1. A message that the kernel handed over is in exactly one place: your hands,
+//     C's buffer, the handle's hand-back slot, or back in the kernel queue. It is
+//     never dropped, and it never comes twice.
+//  2. Receive returns a message that it took even if its ctx ended meanwhile. On
+//     a ctx that has ended already it takes nothing.
+//  3. When its ctx ends, a Receiver stops taking, hands back the message that it
+//     holds, and closes C; what is in C's buffer can still be read. Close also
+//     hands back what is in C's buffer. What was handed back is what the next
+//     receives on the handle get first, in the order in which it was taken: so
+//     order survives a cancel and a new subscription, also when the program does
+//     not wait for the Receiver's end in between.
+//  4. Closing a queue ends and joins everything, and sends what is left back to
+//     the kernel without waiting. What the kernel does not take, and what Senders
+//     had accepted and not sent, comes back in [*UndeliveredError].
+//  5. C is closed exactly once, after Err can be read. There is no channel of
+//     errors that must be read. Close may be called from the goroutine that
+//     reads C, and from several at once.
+//  6. One receiver of a type sees its messages in the order in which the kernel
+//     queued them.
+//  7. Receivers, of all processes, compete for messages. A type that nobody
+//     reads fills the queue for everyone who sends.
+//  8. When a process is killed, at most what it had taken is lost: for each
+//     Receiver, C's buffer and one message. The buffer is 0 unless [WithBuffer]
+//     says otherwise, because the kernel queue is the buffer. Direct calls and
+//     [Queue.Messages] take nothing ahead.
+//  9. A message larger than the buffer makes the buffer grow; none is cut short.
+//     One that does not decode ends the Receiver with a [*DecodeError] that holds
+//     it, or goes to the function of [WithDecodeError].
+//  10. The removal of a queue ends every Receiver and every call that waits with
+//     [ErrRemoved], at once: it is close(ch) from another process. A Sender that
+//     has nothing to send finds out at its next message, which is then in Unsent.
+//     [WithReopen] looks for the queue again instead.
+//
+// # What it costs
+//
+// A call that finds its message, or room, makes one system call. One that has to
+// wait polls for some 20 microseconds, if that has lately been worth it, and then
+// sleeps in the kernel, on a thread of its own, using no processor time; the end
+// of its ctx wakes it by a signal (SIGURG, which the Go runtime uses itself). At
+// most 128 calls of a handle sleep so ([WithMaxParked]); one goroutine polls for
+// the rest.
+//
+// On systems other than Linux the package compiles, and every call returns an
+// error that is errors.ErrUnsupported.
 package chanmq
 
 import (
@@ -224,6 +296,15 @@ func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 				seen.grow()
 			case sysv.ENOMSG:
 				return
+			case sysv.EINVAL:
+				// msgmax may have been lowered since the message was sent.
+				if limits, limitsErr := q.core.kernel.Limits(); limitsErr == nil && len(seen.buf)-sysv.HeaderSize > limits.MaxMessage {
+					if _, statErr := q.core.stat(); statErr == nil {
+						err = cause([]error{ErrTooLarge, err}, "the kernel copies no message that is larger than msgmax, and msgmax is %d now (sysctl kernel.msgmax); a receive can take it", limits.MaxMessage)
+					}
+				}
+				yield(Message[T]{}, q.core.opError("browse", err, 0))
+				return
 			case sysv.ENOSYS:
 				err = cause([]error{errors.ErrUnsupported, err}, "this kernel was built without CONFIG_CHECKPOINT_RESTORE, which MSG_COPY needs")
 				yield(Message[T]{}, q.core.opError("browse", err, 0))
@@ -341,9 +422,12 @@ func (o *send) once() error                      { return o.q.once(o) }
 
 // run says of a ctx that ended while the queue was full how full it was.
 func (o *send) run(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return ctxError(ctx)
+	}
 	err := o.q.run(ctx, &o.wait)
 	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, ErrRemoved) {
-		return cause([]error{err}, "%s: %v", o.q.fullness(), err)
+		return cause([]error{err}, "waiting for room in the queue, which holds %s: %v", o.q.fullness(), err)
 	}
 	return err
 }
@@ -413,7 +497,7 @@ func (q *queue) sendBack(left *UndeliveredError) {
 	left.Messages = append(messages, left.Messages...)
 	switch {
 	case err == sysv.EAGAIN:
-		left.Err = errors.New(q.fullness())
+		left.Err = cause([]error{err}, "the queue is full: it holds %s", q.fullness())
 	case isRemoved(err):
 		left.Err = ErrRemoved
 	default:
