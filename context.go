@@ -229,18 +229,19 @@ func (w *wait) sleep(ctx context.Context) error {
 		// queue. A thread that blocks takes the processor with it until the
 		// runtime notices, up to 10 ms later; so let the consumer run first.
 		runtime.Gosched()
-		err := w.op.try()
-		if err != errWait {
-			return err
-		}
-		if err = w.park(ctx); err == errCannotPark {
+		err := w.park(ctx)
+		if err == errCannotPark {
 			err = w.room.poller.wait(ctx, w)
 		}
 		if err != errRetry {
 			return err
 		}
+		// Somebody interrupted it, for a reason of theirs or of ours.
 		if ctx.Err() != nil {
 			return ctxError(ctx)
+		}
+		if err = w.op.try(); err != errWait {
+			return err
 		}
 	}
 }
@@ -370,7 +371,7 @@ const (
 	probeBudgets = 5
 	// After so many failures in a row, spins are as rare as they get: one
 	// wait in 2 to the power of it.
-	maxFails = 6
+	maxFails = 10
 )
 
 // begin returns how long to spin, zero for not at all.

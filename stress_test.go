@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"strconv"
 	"sync"
@@ -189,7 +190,6 @@ func receiveOrdered(id, count int, seed uint64) error {
 		return err
 	}
 	var wg sync.WaitGroup
-	errs := make([]error, stressSenders)
 	for i := range stressSenders {
 		wg.Go(func() {
 			c := consumer{
@@ -197,11 +197,15 @@ func receiveOrdered(id, count int, seed uint64) error {
 				typ:    int64(i + 1),
 				random: rand.New(rand.NewPCG(seed, uint64(100+i))),
 			}
-			errs[i] = c.consume(count)
+			if err := c.consume(count); err != nil {
+				// What it leaves unread would fill the queue, and stop the others.
+				fmt.Fprintln(os.Stderr, err)
+				os.Exit(1)
+			}
 		})
 	}
 	wg.Wait()
-	return errors.Join(errors.Join(errs...), q.Close())
+	return q.Close()
 }
 
 // consumer receives the messages of one type.

@@ -1,0 +1,5 @@
+//go:build !race
+
+package chanmq_test
+
+const raceEnabled = false
