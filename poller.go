@@ -23,9 +23,8 @@ type poller struct {
 
 	mu      sync.Mutex
 	running chan struct{}           // closed when the goroutine has ended; guarded by mu
-	groups  map[operationKey]*group // guarded by mu
-	order   []*group                // the same, in the order of service; guarded by mu
-	next    int                     // where in order the next round begins; guarded by mu
+	groups  map[operationKey]*group // all groups; guarded by mu
+	wide    map[operationKey]*group // those that no single type stands for; guarded by mu
 	added   bool                    // a wait came since the last look; guarded by mu
 }
 
@@ -45,6 +44,7 @@ func (p *poller) init(q *queue) {
 	p.q = q
 	p.kick = make(chan struct{}, 1)
 	p.groups = make(map[operationKey]*group)
+	p.wide = make(map[operationKey]*group)
 }
 
 // wait lets the poller do w's operation, until ctx ends.
@@ -70,7 +70,9 @@ func (p *poller) add(w *wait) {
 	if g == nil {
 		g = &group{key: key}
 		p.groups[key] = g
-		p.order = append(p.order, g)
+		if key.send || key.sel.mode != ofType {
+			p.wide[key] = g
+		}
 	}
 	g.waits = append(g.waits, w)
 	p.added = true
@@ -112,16 +114,8 @@ func (p *poller) drop(g *group) {
 		return
 	}
 	delete(p.groups, g.key)
-	for i, other := range p.order {
-		if other == g {
-			p.order = append(p.order[:i], p.order[i+1:]...)
-			if p.next > i {
-				p.next--
-			}
-			break
-		}
-	}
-	if len(p.order) == 0 {
+	delete(p.wide, g.key)
+	if len(p.groups) == 0 {
 		p.wake() // the goroutine ends
 	}
 }
@@ -170,10 +164,14 @@ func (p *poller) run(ended chan struct{}) {
 			return
 		}
 		start := time.Now()
-		if kicked || gate.open(p, start) {
-			if p.round() {
-				interval = 0
-			}
+		var worthTrying []*group
+		if kicked {
+			worthTrying = p.everyGroup()
+		} else {
+			worthTrying = gate.look(p, start)
+		}
+		if p.round(worthTrying) {
+			interval = 0
 		}
 		interval = min(max(2*interval, p.q.options.pollMin), p.q.options.pollMax)
 		timer.Reset(max(interval, maxShare*time.Since(start)))
@@ -184,24 +182,43 @@ func (p *poller) run(ended chan struct{}) {
 func (p *poller) finished() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.order) > 0 {
+	if len(p.groups) > 0 {
 		return false
 	}
 	p.running = nil
 	return true
 }
 
-// round tries the operations of every group, beginning with another group each
-// time, so that none is always served last. It reports whether any was done.
-func (p *poller) round() bool {
+// everyGroup returns all groups, in another order each time, as maps have it: so
+// none is always served last.
+func (p *poller) everyGroup() []*group {
 	p.mu.Lock()
-	var groups []*group
-	if len(p.order) > 0 {
-		p.next = (p.next + 1) % len(p.order)
-		groups = append(groups, p.order[p.next:]...)
-		groups = append(groups, p.order[:p.next]...)
+	defer p.mu.Unlock()
+	groups := make([]*group, 0, len(p.groups))
+	for _, g := range p.groups {
+		groups = append(groups, g)
 	}
-	p.mu.Unlock()
+	return groups
+}
+
+// groupsFor returns the groups that messages of the types may be for.
+func (p *poller) groupsFor(types map[int64]bool) []*group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	groups := make([]*group, 0, len(p.wide)+len(types))
+	for _, g := range p.wide {
+		groups = append(groups, g)
+	}
+	for typ := range types {
+		if g := p.groups[operationKey{sel: OfType(typ)}]; g != nil {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
+// round tries the operations of groups, and reports whether any was done.
+func (p *poller) round(groups []*group) bool {
 	done := false
 	for _, g := range groups {
 		for p.serve(g) {
@@ -243,33 +260,75 @@ func (p *poller) serve(g *group) bool {
 	return more
 }
 
-// gate tells, for the price of one IPC_STAT, that trying everything again would
-// be in vain. It remembers what the queue looked like.
-type gate struct{ seen sysv.Stat }
+// gate tells which groups are worth trying, for the price of one IPC_STAT when
+// nothing has happened, and of a look at the messages when something has.
+type gate struct {
+	seen   sysv.Stat // what the queue looked like
+	looked time.Time // when
+	copy   raw       // for looking at messages
+}
 
-// open reports whether some operation may succeed that did not before.
-func (g *gate) open(p *poller, now time.Time) bool {
+// unsettledPause is the time between looks at a queue in which something
+// happened lately that its counts do not show.
+const unsettledPause = 50 * time.Millisecond
+
+// look returns the groups for which something may have changed since the last look.
+func (g *gate) look(p *poller, now time.Time) []*group {
 	p.mu.Lock()
-	added, groups := p.added, len(p.order)
+	added, groups := p.added, len(p.groups)
 	p.added = false
 	_, sends := p.groups[operationKey{send: true}]
 	p.mu.Unlock()
 	if groups <= 1 {
-		return true // one try costs less than one look
+		return p.everyGroup() // one try costs less than one look
 	}
 	stat, err := p.q.kernel.Stat(p.q.msqid())
 	if err != nil {
-		return true // not ours to read, or removed: the tries will tell
+		return p.everyGroup() // not ours to read, or removed: the tries will tell
 	}
 	if stat.Messages == 0 && !sends {
-		return false
+		return nil
 	}
 	// Times are whole seconds. What happened in the second of the last look
-	// may have left all counts as they were, with other messages behind them.
+	// may have left all counts as they were, with other messages behind them:
+	// that is looked at too, but not as often.
 	settled := now.Unix() > max(stat.SendTime, stat.ReceiveTime)+1
-	if stat == g.seen && settled && !added {
-		return false
+	if stat == g.seen && !added && (settled || now.Sub(g.looked) < unsettledPause) {
+		return nil
 	}
-	g.seen = stat
-	return true
+	g.seen, g.looked = stat, now
+	if types := g.types(p.q, stat.Messages, groups); types != nil {
+		return p.groupsFor(types)
+	}
+	return p.everyGroup()
+}
+
+// types returns the types of the messages in the queue, or nil where trying
+// everything is cheaper, and where the kernel does not let one look.
+func (g *gate) types(q *queue, messages uint64, groups int) map[int64]bool {
+	// To copy a message costs about as much as five tries.
+	if 5*messages > uint64(groups) {
+		return nil
+	}
+	types := make(map[int64]bool)
+	for position := 0; ; {
+		if g.copy.buf == nil {
+			g.copy.grow()
+		}
+		_, err := q.kernel.Receive(q.msqid(), g.copy.buf, position, sysv.Copy)
+		switch err {
+		case nil:
+			types[g.copy.typ()] = true
+			position++
+		case sysv.E2BIG:
+			g.copy.grow()
+		case sysv.ENOMSG:
+			return types
+		default:
+			return nil
+		}
+		if position > groups {
+			return nil // they come faster than one can look
+		}
+	}
 }
