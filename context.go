@@ -147,6 +147,7 @@ type wait struct {
 	room   *room
 	op     operation
 	spin   *spinner
+	waited bool // the last run had to wait
 	thread sysv.Thread
 
 	// For park: the end of ctx calls interrupt, from watch to unwatch.
@@ -179,14 +180,15 @@ func (w *wait) run(ctx context.Context) error {
 		return ctxError(ctx)
 	}
 	err := w.op.try()
-	if err != errWait {
+	w.waited = err == errWait
+	if !w.waited {
 		return err
 	}
 	start := time.Now()
 	if err = w.spinFor(ctx, start); err == errWait {
 		err = w.sleep(ctx)
 	}
-	w.spin.waited(time.Since(start))
+	w.spin.took(time.Since(start))
 	return err
 }
 
@@ -404,5 +406,5 @@ func (s *spinner) end(success bool) {
 	s.skip.Store(1<<min(s.fails.Add(1), maxFails) - 1)
 }
 
-// waited tells how long a wait took, spinning and sleeping.
-func (s *spinner) waited(d time.Duration) { s.last.Store(int64(d)) }
+// took tells how long a wait took, spinning and sleeping.
+func (s *spinner) took(d time.Duration) { s.last.Store(int64(d)) }

@@ -162,7 +162,7 @@ func (q *queue) tooLarge(size int, errs ...error) error {
 		return cause(errs, "%v: %d bytes, and msgmax is %d (sysctl kernel.msgmax)",
 			ErrTooLarge, size, limits.MaxMessage)
 	}
-	if stat, err := q.kernel.Stat(q.msqid()); err == nil && uint64(size) > stat.MaxBytes {
+	if stat, err := look(q.kernel, q.msqid()); err == nil && uint64(size) > stat.MaxBytes {
 		return cause(errs, "%v: %d bytes, and the queue holds %d in all (its msg_qbytes; raise it with Set, up to sysctl kernel.msgmnb)",
 			ErrTooLarge, size, stat.MaxBytes)
 	}
@@ -171,27 +171,21 @@ func (q *queue) tooLarge(size int, errs ...error) error {
 
 // ownership says whose the queue is, where that may be known.
 func (q *queue) ownership() string {
-	stats, err := q.kernel.List() // IPC_STAT itself asks for read permission
+	stat, err := look(q.kernel, q.msqid())
 	if err != nil {
 		return ""
 	}
-	for _, stat := range stats {
-		if stat.ID == q.msqid() {
-			return fmt.Sprintf(" (the queue belongs to uid %d, gid %d, permissions %#o; this process has uid %d)",
-				stat.UID, stat.GID, stat.Mode, os.Geteuid())
-		}
-	}
-	return ""
+	return fmt.Sprintf(" (the queue belongs to uid %d, gid %d, permissions %#o; this process has uid %d)",
+		stat.UID, stat.GID, stat.Mode, os.Geteuid())
 }
 
-// fullness describes a queue that has no room, for a send that gave up.
+// fullness describes what stands in the queue, for those who found no room.
 func (q *queue) fullness() string {
-	stat, err := q.kernel.Stat(q.msqid())
+	stat, err := look(q.kernel, q.msqid())
 	if err != nil {
-		return "the queue is full"
+		return "an unknown number of messages (" + err.Error() + ")"
 	}
-	return fmt.Sprintf("the queue is full: %d messages, %d of %d bytes (its msg_qbytes)",
-		stat.Messages, stat.Bytes, stat.MaxBytes)
+	return fmt.Sprintf("%d messages, %d of %d bytes (its msg_qbytes)", stat.Messages, stat.Bytes, stat.MaxBytes)
 }
 
 // explainOpen says what an error of msgget(2) means.

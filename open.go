@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math/rand/v2"
+	"os"
 	"slices"
 	"time"
 
@@ -61,12 +62,19 @@ func Create(key Key, perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	}
 	o.validatePerm(perm)
 	flags := int(perm) | sysv.Create
+	if o.owners != nil && !slices.Contains(o.owners, os.Geteuid()) {
+		flags = int(perm) // a queue that it made would be refused, and stay behind
+	}
 	first := flags
 	if o.exclusive {
-		first |= sysv.Exclusive
+		first |= sysv.Create | sysv.Exclusive
 	}
 	return open("create", key, o, func() (int, error) {
 		id, err := o.kernel.Get(int32(key), first)
+		if err == sysv.ENOENT {
+			err = cause([]error{fs.ErrPermission, err}, "no queue has this key, and WithOwner does not allow one that uid %d makes, only %s",
+				os.Geteuid(), ownerList(o.owners))
+		}
 		if err == nil {
 			first = flags // a queue that is looked up again may be somebody else's new one
 		}
@@ -171,21 +179,17 @@ func (q *queue) find() (int, error) {
 	if q.options.owners == nil {
 		return id, nil
 	}
-	// List needs no read permission on the queue, and Stat does.
-	stats, err := q.kernel.List()
+	stat, err := look(q.kernel, id)
+	if err == sysv.EACCES {
+		return id, cause([]error{err}, "WithOwner: the kernel does not say whose queue it is")
+	}
 	if err != nil {
 		return id, err
 	}
-	for _, stat := range stats {
-		if stat.ID != id {
-			continue
-		}
-		if !slices.Contains(q.options.owners, int(stat.CreatorUID)) || !slices.Contains(q.options.owners, int(stat.UID)) {
-			return id, notPermitted(stat, q.options.owners)
-		}
-		return id, nil
+	if !slices.Contains(q.options.owners, int(stat.CreatorUID)) || !slices.Contains(q.options.owners, int(stat.UID)) {
+		return id, notPermitted(stat, q.options.owners)
 	}
-	return id, cause([]error{fs.ErrPermission}, "WithOwner: the kernel does not say whose queue it is")
+	return id, nil
 }
 
 // Pauses of reopen, doubling from one to the other.

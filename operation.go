@@ -150,7 +150,7 @@ func (o *send) pending() bool { return o.q.closed.Load() }
 // hopeless finds messages that are larger than the queue may ever hold: the
 // kernel would wait for the room for ever.
 func (o *send) hopeless() error {
-	stat, err := o.q.kernel.Stat(o.q.msqid())
+	stat, err := look(o.q.kernel, o.q.msqid())
 	if err == nil && uint64(o.size()) > stat.MaxBytes {
 		return o.q.tooLarge(o.size())
 	}

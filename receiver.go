@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"runtime"
 	"sync"
 	"sync/atomic"
 )
@@ -184,6 +185,11 @@ func (r *Receiver[T]) deliver(m Message[T]) bool {
 	select {
 	case r.c <- m:
 		r.sent++
+		if r.op.waited {
+			// Messages come one by one: the program can have this one now,
+			// or after a system call that most likely finds no other.
+			runtime.Gosched()
+		}
 		return true
 	default:
 	}

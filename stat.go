@@ -94,6 +94,25 @@ func (q *queue) stat() (sysv.Stat, error) {
 	return q.kernel.Stat(q.msqid())
 }
 
+// look tells the state of a queue to those, too, who may not read it: IPC_STAT
+// asks for that permission, and List does not.
+func look(k sysv.Kernel, id int) (sysv.Stat, error) {
+	stat, err := k.Stat(id)
+	if err != sysv.EACCES {
+		return stat, err
+	}
+	stats, listErr := k.List()
+	if listErr != nil {
+		return sysv.Stat{}, listErr
+	}
+	for _, stat := range stats {
+		if stat.ID == id {
+			return stat, nil
+		}
+	}
+	return sysv.Stat{}, err // removed meanwhile, or Linux before 4.17
+}
+
 // Set changes the queue's permissions, owner or size (IPC_SET), for everyone.
 // Only the owner, the creator and root may. A MaxBytes over msgmnb takes
 // CAP_SYS_RESOURCE. After Close it fails with [ErrClosed].

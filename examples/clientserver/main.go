@@ -57,8 +57,13 @@ func main() {
 	msqid := flag.Int("msqid", -1, "attach to the queue with this msqid, in place of -file and -proj")
 	flag.Parse()
 
-	// An interrupt ends every wait, and with it the program, queue and all.
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	ctx, stop := context.WithCancel(context.Background())
+	if *role != "client" {
+		// An interrupt ends every wait, and with it the program, queue and
+		// all. A client has nothing to tidy up, and no ctx ends its reading
+		// of standard input, so an interrupt kills it as usual.
+		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
+	}
 	err := run(ctx, side{*role, *id, *file, *proj, *msqid}, flag.Args())
 	stop()
 	if err != nil {
@@ -98,7 +103,6 @@ func run(ctx context.Context, s side, args []string) error {
 	if s.role == "server" {
 		err = serve(ctx, q)
 	} else {
-		signal.Reset() // reading standard input cannot be cancelled; a client has nothing to tidy up
 		err = request(ctx, q, int64(s.id), os.Stdin, os.Stdout)
 	}
 	return errors.Join(err, q.Close())

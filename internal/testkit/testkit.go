@@ -95,12 +95,6 @@ func Process(t testing.TB, role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Test returns the command that runs one test function in another process.
-func Test(t testing.TB, name string) *exec.Cmd {
-	t.Helper()
-	return again("-test.v", "-test.run=^"+name+"$", "-test.timeout=2m")
-}
-
 // again returns the command that runs the test binary again, in the emulator
 // that it runs in itself: without binfmt_misc, the kernel knows of none.
 func again(args ...string) *exec.Cmd {
@@ -109,7 +103,9 @@ func again(args ...string) *exec.Cmd {
 		command = append([]string{emulator}, command...)
 	}
 	cmd := exec.Command(command[0], command[1:]...)
-	cmd.Env = os.Environ()
+	// The race detector has a process sleep for a second before it exits, which
+	// short roles need not do.
+	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd
 }
 

@@ -1,0 +1,194 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// TestMain plays the peer when the harness starts the test program as one.
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "peer" {
+		os.Exit(peerMain(os.Args[2:]))
+	}
+	os.Exit(m.Run())
+}
+
+func compiled(t *testing.T) programs {
+	t.Helper()
+	p, err := compile(t.Context(), t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// needs are the figures that each family's tables are made of.
+var needs = map[family][]string{
+	roundTrip: {"rtt_p50", "rtt_p99"},
+	oneWay:    {"ns_per_message", "cpu_ns_per_message"},
+	senders:   {"ns_per_message", "cpu_ns_per_message"},
+	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},
+	idleTime:  {"latency_p50", "latency_p99"},
+	idle:      {"cpu_ns_per_s", "threads"},
+	receivers: {"cpu_ns_per_s", "threads", "latency_p50", "latency_p99", "send_p50"},
+	foreign:   {"cpu_ns_per_s", "threads"},
+	cancelled: {"cancel_p50", "cancel_p99"},
+}
+
+// TestEveryCaseYieldsItsFigures runs all cases once in their shortest form, and
+// makes the report of them.
+func TestEveryCaseYieldsItsFigures(t *testing.T) {
+	programs := compiled(t)
+	cases := benchmarks(smokeScale)
+	r := newReport(cases, true)
+	var seen []family
+	for i := range cases {
+		b := &cases[i]
+		if !slices.Contains(seen, b.family) {
+			seen = append(seen, b.family)
+		}
+		t.Run(b.name(), func(t *testing.T) {
+			f, err := b.execute(t.Context(), programs)
+			r.add(i, 1, f, err)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, name := range needs[b.family] {
+				v, ok := r.Cases[i].Figures[name][1]
+				if !ok || math.IsNaN(v) || v < 0 {
+					t.Errorf("%s = %v, measured: %v", name, v, ok)
+				}
+			}
+		})
+	}
+	if len(seen) != len(needs) {
+		t.Errorf("cases of %v, want one of each of %d families", seen, len(needs))
+	}
+
+	dir := t.TempDir()
+	if err := r.write(dir); err != nil {
+		t.Fatal(err)
+	}
+	text, err := os.ReadFile(filepath.Join(dir, reportFile))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range r.Cases {
+		if !bytes.Contains(text, []byte("| "+c.System+" |")) {
+			t.Errorf("%s is in no table", c.System)
+		}
+	}
+	for _, link := range regexp.MustCompile(`!\[.*\]\((.*)\)`).FindAllSubmatch(text, -1) {
+		if svg, err := os.ReadFile(filepath.Join(dir, string(link[1]))); err != nil || !bytes.Contains(svg, []byte("</svg>")) {
+			t.Errorf("plot %s: %v", link[1], err)
+		}
+	}
+
+	again, err := readReport(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again.markdown(nil) != r.markdown(nil) {
+		t.Error("the report made of the raw results differs from the one of the run")
+	}
+}
+
+// A session must leave nothing behind, however its case ended.
+func TestSessionLeavesNothingBehind(t *testing.T) {
+	programs := compiled(t)
+	broken := errors.New("broken")
+	cancelled, cancel := context.WithCancel(t.Context())
+	for _, c := range []struct {
+		name string
+		ctx  context.Context
+		run  func(*session) error
+		want string
+	}{
+		{"success", t.Context(), func(*session) error { return nil }, ""},
+		{"failure", t.Context(), func(*session) error { return broken }, "broken"},
+		{"interrupt", cancelled, func(s *session) error {
+			cancel()
+			return s.running[0].result(s.ctx, &figures{})
+		}, "canceled"},
+		{"peer that dies", t.Context(), func(s *session) error {
+			if err := s.running[1].cmd.Process.Kill(); err != nil {
+				return err
+			}
+			return s.running[0].result(s.ctx, &figures{})
+		}, "C, blocking, source: ended too early"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var queue, pid int
+			b := benchmark{run: func(s *session, _ *figures) error {
+				l, err := s.connect(queueLink)
+				if err != nil {
+					return err
+				}
+				queue = s.queues[0]
+				// The sink waits for messages that the source was not told to send.
+				sink, err := s.start(chanmqChannels, "sink", 0, nil, l.args[1]...)
+				if err != nil {
+					return err
+				}
+				pid = sink.cmd.Process.Pid
+				if _, err := s.start(cBlocking, "source", 0, nil, l.args[0]...); err != nil {
+					return err
+				}
+				if err := sink.begin(); err != nil {
+					return err
+				}
+				return c.run(s)
+			}}
+			_, err := b.execute(c.ctx, programs)
+			if (err == nil) != (c.want == "") || !strings.Contains(fmt.Sprint(err), c.want) {
+				t.Errorf("err = %v, want %q", err, c.want)
+			}
+			if err := unix.Kill(pid, 0); err != unix.ESRCH {
+				t.Errorf("the process is still there: %v", err)
+			}
+			if _, err := msgctl(queue, unix.IPC_RMID); err == nil {
+				t.Error("the queue was still there")
+			}
+		})
+	}
+}
+
+// A case that fails is in the report, and the others run.
+func TestAFailedCaseIsReported(t *testing.T) {
+	fails := benchmark{family: roundTrip, system: "that fails", run: func(*session, *figures) error {
+		return errors.New("on purpose")
+	}}
+	works := benchmark{family: roundTrip, system: "that works", run: func(_ *session, f *figures) error {
+		f.samples["rtt"] = []int64{1000, 2000, 3000}
+		return nil
+	}}
+	cases := []benchmark{fails, works}
+	sc := smokeScale
+	sc.rounds = 2
+	r := newReport(cases, true)
+	if err := runAll(t.Context(), sc, cases, programs{}, r, &progress{w: io.Discard}); err != nil {
+		t.Fatal(err)
+	}
+	text := r.markdown(nil)
+	for _, want := range []string{
+		"| that fails | default | failed | failed |",
+		"| that works | default | 2.00 us (2.00 us..2.00 us) |",
+		"round 2: `on purpose`",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the report lacks %q:\n%s", want, text)
+		}
+	}
+}

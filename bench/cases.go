@@ -1,0 +1,546 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"slices"
+	"strings"
+	"time"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+type linkKind int
+
+const (
+	queueLink linkKind = iota
+	socketLink
+	pipeLink
+	natsLink // over loopback: the peers see to it themselves
+)
+
+// system is one way to send and receive messages.
+type system struct {
+	label string
+	c     bool
+	kind  string // of a Go endpoint: endpointKinds
+	args  []string
+	link  linkKind
+	placement
+}
+
+// placement is which cores the peers of a case may use.
+type placement int
+
+const (
+	anywhere placement = iota
+	sameCore           // both on one
+	apart              // one each
+)
+
+func (sys system) on(p placement) system {
+	sys.placement = p
+	switch p {
+	case sameCore:
+		sys.label += ", both on one core"
+	case apart:
+		sys.label += ", a core each"
+	}
+	return sys
+}
+
+var (
+	// Two that poll hot on one core take turns of milliseconds.
+	cHot      = system{label: "C, polled hot", c: true, args: []string{"hot=1"}, placement: apart}
+	cBlocking = system{label: "C, blocking", c: true}
+
+	chanmqChannels = system{label: "chanmq, channels", kind: "chanmq"}
+	chanmqBuffered = system{label: "chanmq, channels of 64", kind: "chanmq", args: []string{"buffer=64"}}
+	chanmqReceiver = system{label: "chanmq, Receiver and direct Send", kind: "chanmq-receive"}
+	chanmqDirect   = system{label: "chanmq, Send and Receive", kind: "chanmq-direct"}
+	chanmqInto     = system{label: "chanmq, Send and ReceiveInto", kind: "chanmq-into"}
+	chanmqStruct   = system{label: "chanmq, Send and ReceiveInto of a Struct", kind: "chanmq-struct"}
+
+	goBlocking        = system{label: "Go, blocking msgsnd and msgrcv", kind: "msgrcv"}
+	goBlockingChannel = system{label: "Go, blocking msgrcv + channel", kind: "msgrcv-channel"}
+	goUnix            = system{label: "Go, Unix socket", kind: "unix", link: socketLink}
+	goUnixChannel     = system{label: "Go, Unix socket + channel", kind: "unix-channel", link: socketLink}
+	goPipe            = system{label: "Go, pipe", kind: "pipe", link: pipeLink}
+	goNATS            = system{label: "NATS, embedded server", kind: "nats", link: natsLink}
+)
+
+// family is a table of the report: cases that are compared with each other.
+type family string
+
+const (
+	roundTrip family = "roundtrip"
+	oneWay    family = "oneway"
+	senders   family = "senders"
+	paced     family = "paced"
+	idleTime  family = "latency"
+	idle      family = "idle"
+	receivers family = "receivers"
+	foreign   family = "foreign"
+	cancelled family = "cancel"
+)
+
+// params are what differs between the cases of a family; zero where it is not
+// a matter of the family.
+type params struct {
+	Procs     int           `json:"gomaxprocs,omitempty"` // 0: Go's default, or no matter
+	Size      int           `json:"size,omitempty"`       // bytes
+	Senders   int           `json:"senders,omitempty"`
+	Receivers int           `json:"receivers,omitempty"`
+	Queues    int           `json:"queues,omitempty"`
+	Rate      int           `json:"rate,omitempty"` // messages/s
+	Idle      time.Duration `json:"idle_ns,omitempty"`
+	Standing  int           `json:"standing,omitempty"` // foreign messages
+}
+
+func (p params) String() string {
+	var b strings.Builder
+	for _, v := range []struct {
+		name  string
+		value int
+	}{
+		{"GOMAXPROCS", p.Procs}, {"size", p.Size}, {"senders", p.Senders}, {"receivers", p.Receivers},
+		{"queues", p.Queues}, {"rate", p.Rate}, {"standing", p.Standing},
+	} {
+		if v.value != 0 {
+			fmt.Fprintf(&b, " %s=%d", v.name, v.value)
+		}
+	}
+	if p.Idle != 0 {
+		fmt.Fprintf(&b, " idle=%v", p.Idle)
+	}
+	return b.String()
+}
+
+// benchmark is one case.
+type benchmark struct {
+	family family
+	system string // label
+	params params
+	takes  time.Duration // about
+	rounds int           // at most; 0: any number
+	run    func(*session, *figures) error
+}
+
+func (b *benchmark) name() string { return fmt.Sprintf("%s/%s%s", b.family, b.system, b.params) }
+
+// scale is how much is measured.
+type scale struct {
+	rounds    int
+	window    time.Duration // of one measurement at full speed
+	sizes     []int         // of messages
+	senders   []int
+	rates     []int
+	pacedFor  time.Duration
+	idleTimes []time.Duration
+	idleFor   time.Duration // waits at each idle time, in all
+	idleMost  int           // and messages at most
+	settle    time.Duration // before idle CPU is measured
+	idleCPU   time.Duration // while 100 receivers idle
+	crowdCPU  time.Duration // while a crowd idles
+	crowds    []int
+	delivered int
+	cancels   int
+	longMost  int // rounds of cases that take seconds
+}
+
+var (
+	fullScale = scale{
+		rounds:    5,
+		window:    200 * time.Millisecond,
+		sizes:     []int{16, 64, 256, 1024, 4096, 8192},
+		senders:   []int{1, 2, 4, 8},
+		rates:     []int{100, 1000, 10000},
+		pacedFor:  1500 * time.Millisecond,
+		idleTimes: []time.Duration{10 * time.Microsecond, 100 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond},
+		idleFor:   time.Second,
+		idleMost:  1000,
+		settle:    1500 * time.Millisecond,
+		idleCPU:   10 * time.Second,
+		crowdCPU:  3 * time.Second,
+		crowds:    []int{1, 10, 100, 1000, 10000},
+		delivered: 300,
+		cancels:   200,
+		longMost:  3,
+	}
+	quickScale = scale{
+		rounds:    1,
+		window:    50 * time.Millisecond,
+		sizes:     []int{64, 4096},
+		senders:   []int{1, 4},
+		rates:     []int{1000},
+		pacedFor:  500 * time.Millisecond,
+		idleTimes: []time.Duration{10 * time.Microsecond, time.Millisecond, 10 * time.Millisecond},
+		idleFor:   200 * time.Millisecond,
+		idleMost:  200,
+		settle:    500 * time.Millisecond,
+		idleCPU:   time.Second,
+		crowdCPU:  500 * time.Millisecond,
+		crowds:    []int{1, 100, 10000},
+		delivered: 50,
+		cancels:   50,
+		longMost:  1,
+	}
+	// smokeScale is for the test that each case works.
+	smokeScale = scale{
+		rounds:    1,
+		window:    2 * time.Millisecond,
+		sizes:     []int{64},
+		senders:   []int{2},
+		rates:     []int{1000},
+		pacedFor:  10 * time.Millisecond,
+		idleTimes: []time.Duration{time.Millisecond},
+		idleFor:   5 * time.Millisecond,
+		idleMost:  5,
+		settle:    time.Millisecond,
+		idleCPU:   5 * time.Millisecond,
+		crowdCPU:  5 * time.Millisecond,
+		crowds:    []int{10},
+		delivered: 5,
+		cancels:   5,
+		longMost:  1,
+	}
+)
+
+// settleOf grows with the crowd, which takes its time to start.
+func (sc scale) settleOf(receivers int) time.Duration {
+	return sc.settle + sc.settle*time.Duration(receivers)/10000
+}
+
+const processStart = 60 * time.Millisecond // of two processes
+
+// benchmarks returns all cases in the order of the report.
+func benchmarks(sc scale) (all []benchmark) {
+	add := func(b benchmark) {
+		b.takes += processStart
+		all = append(all, b)
+	}
+
+	for _, sys := range []system{
+		cHot, cBlocking, cBlocking.on(sameCore), cBlocking.on(apart),
+		chanmqChannels, chanmqChannels.on(sameCore), chanmqChannels.on(apart), chanmqReceiver,
+		chanmqDirect, chanmqDirect.on(sameCore), chanmqDirect.on(apart), chanmqInto, chanmqStruct,
+		goBlocking, goBlockingChannel, goUnix, goUnixChannel, goPipe, goNATS,
+	} {
+		for _, procs := range procsOf(sys, 0) {
+			add(benchmark{
+				family: roundTrip, system: sys.label, params: params{Procs: procs, Size: 64},
+				takes: sc.window,
+				run:   func(s *session, f *figures) error { return s.roundTrip(f, sc, sys, procs) },
+			})
+		}
+	}
+
+	for _, w := range []way{
+		{cLoop, cBlocking, cBlocking},
+		{"C -> C, polled hot", cHot, cHot},
+		{"C -> chanmq, channel", cBlocking, chanmqChannels},
+		{"C -> chanmq, channel of 64", cBlocking, chanmqBuffered},
+		{"C -> chanmq, Receive", cBlocking, chanmqDirect},
+		{"C -> chanmq, ReceiveInto", cBlocking, chanmqInto},
+		{"C -> Go, blocking msgrcv", cBlocking, goBlocking},
+		{"C -> Go, blocking msgrcv + channel", cBlocking, goBlockingChannel},
+		{"chanmq, channel -> channel", chanmqChannels, chanmqChannels},
+		{"chanmq, channel of 64 -> channel of 64", chanmqBuffered, chanmqBuffered},
+		{"chanmq, Send -> Receive", chanmqDirect, chanmqDirect},
+		{"Go, Unix socket", goUnix, goUnix},
+		{"Go, Unix socket + channel", goUnix, goUnixChannel},
+		{"Go, pipe", goPipe, goPipe},
+		{"NATS, embedded server", goNATS, goNATS},
+	} {
+		all := procsOf(w.receiver, 2)
+		if w.receiver.link != queueLink {
+			all = all[:1] // to keep the run short
+		}
+		for _, procs := range all {
+			for _, size := range sc.sizes {
+				add(benchmark{
+					family: oneWay, system: w.label, params: params{Procs: procs, Size: size},
+					takes: sc.window * 6 / 5,
+					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
+				})
+			}
+		}
+	}
+
+	for _, w := range []way{
+		{cLoop, cBlocking, cBlocking},
+		{"C -> chanmq, channel", cBlocking, chanmqChannels},
+		{"C -> chanmq, channel of 64", cBlocking, chanmqBuffered},
+		{"C -> chanmq, Receive", cBlocking, chanmqDirect},
+		{"C -> Go, blocking msgrcv + channel", cBlocking, goBlockingChannel},
+		{"chanmq, Send -> channel of 64", chanmqDirect, chanmqBuffered},
+	} {
+		for _, n := range sc.senders {
+			add(benchmark{
+				family: senders, system: w.label, params: params{Senders: n, Size: 64},
+				takes: sc.window * 6 / 5,
+				run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, 0, 64, n) },
+			})
+		}
+	}
+
+	for _, rate := range sc.rates {
+		for _, sys := range []system{cBlocking, chanmqChannels, chanmqDirect, goBlocking, goBlockingChannel} {
+			for _, procs := range procsOf(sys, 0) {
+				add(benchmark{
+					family: paced, system: sys.label, params: params{Procs: procs, Rate: rate, Size: 64},
+					takes: sc.pacedFor * 6 / 5, rounds: sc.longMost,
+					run: func(s *session, f *figures) error { return s.paced(f, sc, sys, procs, rate) },
+				})
+			}
+		}
+	}
+
+	for _, t := range sc.idleTimes {
+		count := min(max(int(sc.idleFor/t), 5), sc.idleMost)
+		for _, sys := range []system{cHot, cBlocking, chanmqChannels, chanmqDirect, goBlockingChannel} {
+			add(benchmark{
+				family: idleTime, system: sys.label, params: params{Idle: t, Size: 64},
+				takes: t * time.Duration(count),
+				run:   func(s *session, f *figures) error { return s.idleTime(f, sys, t, count) },
+			})
+		}
+	}
+
+	for _, queues := range []int{1, 100} {
+		c := crowd{sys: chanmqChannels, receivers: 100, queues: queues, idle: sc.idleCPU}
+		add(c.benchmark(sc, idle))
+	}
+	for _, n := range sc.crowds {
+		for _, sys := range []system{chanmqChannels, goBlockingChannel} {
+			if sys.kind == goBlockingChannel.kind && n > mostThreads {
+				continue
+			}
+			c := crowd{sys: sys, receivers: n, queues: 1, idle: sc.crowdCPU, delivered: sc.delivered}
+			add(c.benchmark(sc, receivers))
+		}
+	}
+	largest := slices.Max(sc.crowds)
+	for _, n := range slices.Compact([]int{1, largest}) {
+		for _, standing := range []int{0, 200} {
+			c := crowd{sys: chanmqChannels, receivers: n, queues: 1, standing: standing, idle: sc.crowdCPU}
+			add(c.benchmark(sc, foreign))
+		}
+	}
+
+	for _, sys := range []system{chanmqDirect, chanmqChannels} {
+		for _, procs := range procsOf(sys, 0) {
+			add(benchmark{
+				family: cancelled, system: sys.label, params: params{Procs: procs},
+				takes: cancelIdle * time.Duration(sc.cancels),
+				run:   func(s *session, f *figures) error { return s.cancel(f, sc, sys, procs) },
+			})
+		}
+	}
+	return all
+}
+
+// procsOf returns the values of GOMAXPROCS to try: many (0: Go's default), and
+// 1 where that is something else. Neither matters to C.
+func procsOf(sys system, many int) []int {
+	switch {
+	case sys.c, sys.placement != anywhere: // Go sees the cores that it may use
+		return []int{0}
+	case runtime.NumCPU() == 1:
+		return []int{1}
+	}
+	return []int{many, 1}
+}
+
+// A Go program that blocks one thread per receiver is ended by its runtime at
+// 10,000 threads.
+const mostThreads = 1000
+
+func (s *session) roundTrip(f *figures, sc scale, sys system, procs int) error {
+	l, err := s.connect(sys.link)
+	if err != nil {
+		return err
+	}
+	echo, err := s.start(sys, "echo", procs, l.files[1], append(l.args[1], pair("size", 64))...)
+	if err != nil {
+		return err
+	}
+	ping, err := s.start(sys, "ping", procs, l.files[0], append(l.args[0],
+		pair("size", 64), pair("window", int(sc.window)), "url="+echo.address)...)
+	if err != nil {
+		return err
+	}
+	return s.measure(f, ping, echo)
+}
+
+// measure starts the peers, the one that measures first, and reads its figures.
+func (s *session) measure(f *figures, measuring *process, others ...*process) error {
+	for _, p := range append([]*process{measuring}, others...) {
+		if err := p.begin(); err != nil {
+			return p.failed(err)
+		}
+	}
+	return measuring.result(s.ctx, f)
+}
+
+// cLoop is the way that others are compared with.
+const cLoop = "C -> C, blocking"
+
+// way is a sender and a receiver.
+type way struct {
+	label            string
+	sender, receiver system
+}
+
+func (s *session) oneWay(f *figures, sc scale, w way, procs, size, senders int) error {
+	l, err := s.connect(w.receiver.link)
+	if err != nil {
+		return err
+	}
+	sink, err := s.start(w.receiver, "sink", procs, l.files[1], append(l.args[1],
+		pair("size", size), pair("senders", senders), pair("window", int(sc.window)))...)
+	if err != nil {
+		return err
+	}
+	var sources []*process
+	for i := range senders {
+		source, err := s.start(w.sender, "source", procs, l.files[0], append(l.args[0],
+			pair("size", size), pair("sender", i), "url="+sink.address)...)
+		if err != nil {
+			return err
+		}
+		sources = append(sources, source)
+	}
+	return s.measure(f, sink, sources...)
+}
+
+func (s *session) paced(f *figures, sc scale, sys system, procs, rate int) error {
+	l, err := s.connect(queueLink)
+	if err != nil {
+		return err
+	}
+	count := int(sc.pacedFor.Seconds() * float64(rate))
+	meter, err := s.start(sys, "meter", procs, nil, append(l.args[1], pair("skip", count/5), pair("count", count))...)
+	if err != nil {
+		return err
+	}
+	source, err := s.start(cBlocking, "source", 0, nil, append(l.args[0], pair("size", 64), pair("rate", rate))...)
+	if err != nil {
+		return err
+	}
+	return s.measure(f, meter, source)
+}
+
+func (s *session) idleTime(f *figures, sys system, t time.Duration, count int) error {
+	l, err := s.connect(queueLink)
+	if err != nil {
+		return err
+	}
+	latency, err := s.start(sys, "latency", 0, nil, append(l.args[1], pair("count", count))...)
+	if err != nil {
+		return err
+	}
+	delayed, err := s.start(cBlocking, "delayed", 0, nil, append(l.args[0], pair("idle", int(t)), pair("count", count))...)
+	if err != nil {
+		return err
+	}
+	return s.measure(f, latency, delayed)
+}
+
+// crowd is a process with many receivers that wait.
+type crowd struct {
+	sys               system
+	receivers, queues int
+	standing          int // foreign messages in each queue
+	idle              time.Duration
+	delivered         int // messages afterwards
+}
+
+const deliveryGap = 5 * time.Millisecond
+
+func (c crowd) benchmark(sc scale, in family) benchmark {
+	return benchmark{
+		family: in, system: c.sys.label,
+		params: params{Receivers: c.receivers, Queues: c.queues, Standing: c.standing},
+		takes:  sc.settleOf(c.receivers) + c.idle + deliveryGap*time.Duration(c.delivered),
+		rounds: sc.longMost,
+		run:    func(s *session, f *figures) error { return s.crowd(f, sc, c) },
+	}
+}
+
+func (s *session) crowd(f *figures, sc scale, c crowd) error {
+	ids := make([]int, c.queues)
+	for i := range ids {
+		id, err := s.queue()
+		if err != nil {
+			return err
+		}
+		ids[i] = id
+		for range c.standing {
+			if err := stand(id); err != nil {
+				return err
+			}
+		}
+	}
+	list := strings.Trim(strings.ReplaceAll(fmt.Sprint(ids), " ", ","), "[]")
+	crowd, err := s.start(c.sys, "crowd", 0, nil,
+		"queues="+list, pair("receivers", c.receivers), pair("expected", c.delivered),
+		pair("settle", int(sc.settleOf(c.receivers))), pair("window", int(c.idle)))
+	if err != nil {
+		return err
+	}
+	if err := s.measure(f, crowd); err != nil || c.delivered == 0 {
+		return err
+	}
+	scatter, err := s.start(cBlocking, "scatter", 0, nil,
+		pair("out", ids[0]), pair("types", c.receivers), pair("count", c.delivered), pair("gap", int(deliveryGap)))
+	if err != nil {
+		return err
+	}
+	if err := s.measure(f, crowd, scatter); err != nil {
+		return err
+	}
+	return scatter.result(s.ctx, f)
+}
+
+// stand puts a message into a queue that no receiver of a crowd takes.
+func stand(id int) error {
+	const text = 64
+	msg := alignedBuffer(typeSize + text)
+	*(*int)(unsafe.Pointer(&msg[0])) = 1 << 30
+	return msgsnd(id, msg, unix.IPC_NOWAIT)
+}
+
+// cancelIdle is long enough to be asleep in the kernel.
+const cancelIdle = 5 * time.Millisecond
+
+func (s *session) cancel(f *figures, sc scale, sys system, procs int) error {
+	id, err := s.queue()
+	if err != nil {
+		return err
+	}
+	p, err := s.start(sys, "cancel", procs, nil,
+		pair("in", id), pair("count", sc.cancels), pair("idle", int(cancelIdle)))
+	if err != nil {
+		return err
+	}
+	return s.measure(f, p)
+}
+
+// execute runs the case once. Whatever it started is gone when it returns.
+func (b *benchmark) execute(ctx context.Context, p programs) (f figures, err error) {
+	ctx, stop := timeout(ctx, b.takes)
+	defer stop()
+	f = figures{values: make(map[string]float64), samples: make(map[string][]int64)}
+	ctx, abort := context.WithCancelCause(ctx)
+	defer abort(nil)
+	s := &session{ctx: ctx, abort: abort, programs: p}
+	defer func() {
+		if e := s.close(); err == nil {
+			err = e
+		}
+	}()
+	return f, b.run(s, &f)
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// endpointKinds are the Go peers. What is named "-channel" hands received
+// messages over on a Go channel, as a program that selects needs it.
+var endpointKinds = map[string]func(arguments) (endpoint, error){
+	"chanmq":         openChannels,
+	"chanmq-receive": openReceiver,
+	"chanmq-direct":  openDirect,
+	"chanmq-into":    openInto,
+	"chanmq-struct":  openStruct,
+	"msgrcv":         openMsgrcv,
+	"msgrcv-channel": func(a arguments) (endpoint, error) { return pumped(openMsgrcv(a)) },
+	"unix":           openUnix,
+	"unix-channel":   func(a arguments) (endpoint, error) { return pumped(openUnix(a)) },
+	"pipe":           openPipe,
+	"nats":           openNATS,
+}
+
+func openEndpoint(kind string, a arguments) (endpoint, error) {
+	open, ok := endpointKinds[kind]
+	if !ok {
+		return nil, fmt.Errorf("no endpoint %q", kind)
+	}
+	return open(a)
+}
+
+// msgrcv is what a wrapper of the system calls does: they block, and the Go
+// scheduler is told. It stands in for the packages of that form.
+type msgrcv struct {
+	in, out          int
+	received, toSend []byte // type and text
+}
+
+const typeSize = int(unsafe.Sizeof(int(0))) // C's long is Go's int on Linux
+
+func openMsgrcv(a arguments) (endpoint, error) {
+	return &msgrcv{
+		in:       a.int("in", -1),
+		out:      a.int("out", -1),
+		received: alignedBuffer(typeSize + maxText),
+		toSend:   alignedBuffer(typeSize + maxText),
+	}, nil
+}
+
+func alignedBuffer(n int) []byte {
+	words := make([]int, (n+typeSize-1)/typeSize)
+	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), n)
+}
+
+func (m *msgrcv) reuse() int { return 0 }
+
+func (m *msgrcv) Send(p []byte) error {
+	*(*int)(unsafe.Pointer(&m.toSend[0])) = 1
+	copy(m.toSend[typeSize:], p)
+	return msgsnd(m.out, m.toSend[:typeSize+len(p)], 0)
+}
+
+func (m *msgrcv) Receive() ([]byte, error) {
+	n, err := msgrcvBlocking(m.in, m.received, 0)
+	return m.received[typeSize : typeSize+n], err
+}
+
+// msgsnd sends a type and a text. It blocks unless flags hold IPC_NOWAIT.
+func msgsnd(id int, msg []byte, flags int) error {
+	for {
+		_, _, errno := unix.Syscall6(unix.SYS_MSGSND, uintptr(id), uintptr(unsafe.Pointer(&msg[0])),
+			uintptr(len(msg)-typeSize), uintptr(flags), 0, 0)
+		switch errno {
+		case 0:
+			return nil
+		case unix.EINTR:
+		default:
+			return os.NewSyscallError("msgsnd", errno)
+		}
+	}
+}
+
+// msgrcvBlocking waits for a message of the type, and returns its text's size.
+func msgrcvBlocking(id int, buf []byte, msgtyp int) (int, error) {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_MSGRCV, uintptr(id), uintptr(unsafe.Pointer(&buf[0])),
+			uintptr(len(buf)-typeSize), uintptr(msgtyp), 0, 0)
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		default:
+			return 0, os.NewSyscallError("msgrcv", errno)
+		}
+	}
+}
+
+// channel is an endpoint whose messages a goroutine puts into a Go channel.
+type channel struct {
+	endpoint
+	c   chan []byte
+	err error // set before c is closed
+}
+
+func pumped(ep endpoint, err error) (endpoint, error) {
+	if err != nil {
+		return nil, err
+	}
+	c := &channel{endpoint: ep, c: make(chan []byte)}
+	go func() {
+		defer close(c.c)
+		for {
+			p, err := ep.Receive()
+			if err != nil {
+				c.err = err
+				return
+			}
+			c.c <- append([]byte(nil), p...)
+		}
+	}()
+	return c, nil
+}
+
+func (c *channel) Receive() ([]byte, error) {
+	p, ok := <-c.c
+	if !ok {
+		return nil, c.err
+	}
+	return p, nil
+}
+
+// unixSocket is one end of a SOCK_SEQPACKET pair, which keeps the bounds of
+// messages as a queue does.
+type unixSocket struct {
+	conn     net.Conn
+	received []byte
+}
+
+func openUnix(a arguments) (endpoint, error) {
+	f := os.NewFile(uintptr(a.int("fd", -1)), "socket")
+	conn, err := net.FileConn(f) // a duplicate, without blocking
+	if err != nil {
+		return nil, err
+	}
+	return &unixSocket{conn: conn, received: make([]byte, maxText)}, f.Close()
+}
+
+func (u *unixSocket) reuse() int { return 0 }
+
+func (u *unixSocket) Send(p []byte) error {
+	_, err := u.conn.Write(p)
+	return err
+}
+
+func (u *unixSocket) Receive() ([]byte, error) {
+	n, err := u.conn.Read(u.received)
+	return u.received[:n], err
+}
+
+// pipe is a pipe to each side. Its messages are all of one size, since a pipe
+// keeps no bounds.
+type pipe struct {
+	in, out  *os.File
+	received []byte
+}
+
+func openPipe(a arguments) (endpoint, error) {
+	p := &pipe{received: make([]byte, a.int("size", 64))}
+	for name, f := range map[string]**os.File{"rfd": &p.in, "wfd": &p.out} {
+		fd := a.int(name, -1)
+		if fd < 0 {
+			continue
+		}
+		// Files that do not block wait in the runtime's poller.
+		if err := syscall.SetNonblock(fd, true); err != nil {
+			return nil, os.NewSyscallError("fcntl", err)
+		}
+		*f = os.NewFile(uintptr(fd), name)
+	}
+	return p, nil
+}
+
+func (p *pipe) reuse() int { return 0 }
+
+func (p *pipe) Send(b []byte) error {
+	_, err := p.out.Write(b)
+	return err
+}
+
+func (p *pipe) Receive() ([]byte, error) {
+	_, err := io.ReadFull(p.in, p.received)
+	return p.received, err
+}

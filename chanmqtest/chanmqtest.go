@@ -1,0 +1,160 @@
+// Package chanmqtest is for the tests of programs that use chanmq.
+//
+// [New] makes a queue of the test's own on the real kernel, and fails the test
+// when it leaves messages or goroutines behind. [Simulated] makes a kernel that
+// exists in memory, for tests that need faults, other users, the clock of
+// [testing/synctest], or an operating system without System V queues.
+package chanmqtest
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/chanmq/chanmq"
+)
+
+// New makes a private queue for one test. When the test ends, it is closed and
+// removed, and the test fails if something was left:
+//
+//   - messages that stand in the queue, or that its Close could not give back
+//     to it ([chanmq.UndeliveredError]): the program under test did not receive
+//     all of what it should have. See [AllowLeftover].
+//   - goroutines that the test started, directly or through other goroutines
+//     that still run, and that are inside package chanmq after Close: a handle
+//     that was opened beside this one and not closed, or a call on such a handle
+//     that waits. They get some seconds to end. Handles that are closed by
+//     t.Cleanup must be opened after the call of New, so that they are closed
+//     before it looks.
+//
+// Where the operating system has no System V queues the test is skipped;
+// [Simulated] works there too. A test binary that is killed cannot remove its
+// queue.
+func New(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
+	t.Helper()
+	return newQueue(t, opts)
+}
+
+// newQueue is New. look are the options of the handle that looks for messages
+// that are left.
+func newQueue(t testing.TB, opts []chanmq.Option, look ...chanmq.Option) *chanmq.Queue[[]byte] {
+	t.Helper()
+	watchGoroutines(t)
+	q, err := chanmq.Private(0o600, opts...)
+	if errors.Is(err, errors.ErrUnsupported) {
+		t.Skipf("chanmqtest: %v; chanmqtest.Simulated needs no kernel", err)
+	}
+	if err != nil {
+		t.Fatalf("chanmqtest: %v", err)
+	}
+	t.Cleanup(func() {
+		t.Helper()
+		finish(t, q, look)
+	})
+	return q
+}
+
+// allowed holds the queues that AllowLeftover was called for, as keys.
+var allowed sync.Map
+
+// AllowLeftover says that messages may be left in a queue of [New] when its
+// test ends: they are removed with it.
+func AllowLeftover(q *chanmq.Queue[[]byte]) { allowed.Store(q, true) }
+
+// finish closes and removes the queue, and reports what was left.
+func finish(t testing.TB, q *chanmq.Queue[[]byte], look []chanmq.Option) {
+	t.Helper()
+	id := q.ID()
+	other, err := chanmq.Attach(id, look...) // since q tells nothing after Close
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("chanmqtest: looking for messages that are left: %v", err)
+	}
+	before := make(leftover)
+	if other != nil {
+		before.browse(other)
+	}
+
+	left := make(leftover)
+	var undelivered *chanmq.UndeliveredError
+	if err := q.Close(); errors.As(err, &undelivered) {
+		for _, m := range undelivered.Messages {
+			left[m.Type]++
+		}
+		for _, m := range undelivered.Unencoded {
+			left[m.Type]++
+		}
+	} else if err != nil {
+		t.Errorf("chanmqtest: %v", err)
+	}
+
+	if other != nil {
+		err := left.take(other)
+		if errors.Is(err, chanmq.ErrRemoved) {
+			// By Close itself (WithRemoveOnClose), with what stood in it.
+			left.add(before)
+		} else if err != nil {
+			t.Errorf("chanmqtest: looking for messages that are left: %v", err)
+		}
+		if err := other.Remove(); err != nil && !errors.Is(err, chanmq.ErrRemoved) {
+			t.Errorf("chanmqtest: %v", err)
+		}
+		_ = other.Close() // it holds nothing
+	}
+	if _, ok := allowed.LoadAndDelete(q); !ok && len(left) > 0 {
+		t.Errorf("chanmqtest: msqid %d: the test left %v; receive them, or call AllowLeftover", id, left)
+	}
+}
+
+// leftover counts messages by type.
+type leftover map[int64]int
+
+// browse counts what stands in a queue without taking it. Where that cannot be
+// had, nothing is counted.
+func (l leftover) browse(q *chanmq.Queue[[]byte]) {
+	for m, err := range q.Browse() {
+		if err == nil {
+			l[m.Type]++
+		}
+	}
+}
+
+// take takes and counts what stands in a queue, and not more than that, since
+// somebody may still be sending.
+func (l leftover) take(q *chanmq.Queue[[]byte]) error {
+	stat, err := q.Stat()
+	for n := stat.Messages; err == nil && n > 0; n-- {
+		var m chanmq.Message[[]byte]
+		var ok bool
+		if m, ok, err = q.TryReceive(chanmq.Any()); !ok {
+			break
+		}
+		l[m.Type]++
+	}
+	return err
+}
+
+func (l leftover) add(other leftover) {
+	for typ, n := range other {
+		l[typ] += n
+	}
+}
+
+// String is like "3 messages: 2 of type 1, 1 of type 7".
+func (l leftover) String() string {
+	var sum int
+	var types []string
+	for _, typ := range slices.Sorted(maps.Keys(l)) {
+		sum += l[typ]
+		types = append(types, fmt.Sprintf("%d of type %d", l[typ], typ))
+	}
+	plural := "s"
+	if sum == 1 {
+		plural = ""
+	}
+	return fmt.Sprintf("%d message%s: %s", sum, plural, strings.Join(types, ", "))
+}

@@ -1,0 +1,201 @@
+package simq
+
+import (
+	"math"
+	"slices"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// queue is struct msg_queue. Its state is what Stat tells of it, and the
+// mutex of the Kernel guards all of it.
+type queue struct {
+	sysv.Stat
+	messages           []message
+	receivers, senders []*sleeper // in the order of their arrival
+}
+
+type message struct {
+	typ  int
+	text []byte
+}
+
+// fill writes the message to a buffer that has room for it, and returns the
+// size of its text.
+func (m message) fill(buf []byte) int {
+	sysv.PutType(buf, m.typ)
+	return copy(buf[sysv.HeaderSize:], m.text)
+}
+
+// fits is msg_fits_inqueue: as many bytes, and as many messages, as msg_qbytes.
+func (q *queue) fits(m message) bool {
+	return q.Bytes+uint64(len(m.text)) <= q.MaxBytes && q.Messages+1 <= q.MaxBytes
+}
+
+// put sends a message that fits. It is pipelined_send: the first receiver that
+// waits for such a message gets it, without passing through the queue; those
+// before it whose buffer is too small are woken to hear so.
+func (q *queue) put(m message, from *Process) {
+	q.SendTime, q.SendPID = time.Now().Unix(), from.pid
+	for i := 0; i < len(q.receivers); {
+		r := q.receivers[i]
+		if !r.sel.matches(m.typ) {
+			i++
+			continue
+		}
+		q.receivers = slices.Delete(q.receivers, i, i+1)
+		if len(m.text) > r.room {
+			r.wake(sysv.E2BIG)
+			continue
+		}
+		// Linux writes down the thread here (task_pid), and the process
+		// (task_tgid) where a receive finds its message in the queue.
+		q.ReceiveTime, q.ReceivePID = time.Now().Unix(), r.thread.tid
+		r.msg = m
+		r.wake(nil)
+		return
+	}
+	q.messages = append(q.messages, m)
+	q.Messages++
+	q.Bytes += uint64(len(m.text))
+}
+
+// take takes the message that the selector chooses, for a receiver that need
+// not wait. ENOMSG: there is none.
+func (q *queue) take(sel selector, room int, to *Process) (message, error) {
+	i := sel.find(q.messages)
+	if i < 0 {
+		return message{}, sysv.ENOMSG
+	}
+	m := q.messages[i]
+	if len(m.text) > room {
+		return message{}, sysv.E2BIG
+	}
+	q.messages = slices.Delete(q.messages, i, i+1)
+	q.Messages--
+	q.Bytes -= uint64(len(m.text))
+	q.ReceiveTime, q.ReceivePID = time.Now().Unix(), to.pid
+	q.wakeSenders()
+	return m, nil
+}
+
+// look returns the message at a position, which stays: MSG_COPY. Linux copies
+// by way of a buffer of at most msgmax bytes (prepare_copy), and says EINVAL of
+// a longer message, which was sent when msgmax was greater.
+func (q *queue) look(position, room, limit int) (message, error) {
+	if position < 0 || position >= len(q.messages) {
+		return message{}, sysv.ENOMSG
+	}
+	switch m := q.messages[position]; {
+	case len(m.text) > room:
+		return message{}, sysv.E2BIG
+	case len(m.text) > limit:
+		return message{}, sysv.EINVAL
+	default:
+		return m, nil
+	}
+}
+
+// wakeSenders is ss_wakeup. It wakes every sender whose message fits into the
+// room that there is now, so more than can send; each then tries in turn, and
+// those for whom nothing is left queue again, behind the ones that slept on.
+func (q *queue) wakeSenders() {
+	var woken, asleep []*sleeper
+	for _, s := range q.senders {
+		if q.fits(s.msg) {
+			woken = append(woken, s)
+		} else {
+			asleep = append(asleep, s)
+		}
+	}
+	q.senders = asleep
+	for _, s := range woken {
+		switch {
+		case !s.thread.p.may(q, mayWrite):
+			s.wake(sysv.EACCES)
+		case q.fits(s.msg):
+			q.put(s.msg, s.thread.p)
+			s.wake(nil)
+		default:
+			q.senders = append(q.senders, s)
+		}
+	}
+}
+
+// recheckReceivers wakes the receivers that IPC_SET has forbidden to read.
+func (q *queue) recheckReceivers() {
+	q.receivers = slices.DeleteFunc(q.receivers, func(r *sleeper) bool {
+		if r.thread.p.may(q, mayRead) {
+			return false
+		}
+		r.wake(sysv.EACCES)
+		return true
+	})
+}
+
+// remove takes a sleeper out of the queue's lists.
+func (q *queue) remove(s *sleeper) {
+	is := func(other *sleeper) bool { return other == s }
+	q.receivers = slices.DeleteFunc(q.receivers, is)
+	q.senders = slices.DeleteFunc(q.senders, is)
+}
+
+// selector is what msgtyp and MSG_EXCEPT choose, as convert_mode reads them.
+type selector struct {
+	mode selectMode
+	typ  int
+}
+
+type selectMode int
+
+const (
+	searchAny       selectMode = iota // 0: the oldest message
+	searchEqual                       // t: the oldest of type t
+	searchNotEqual                    // t, MSG_EXCEPT: the oldest of another type
+	searchLessEqual                   // -t: the oldest of the lowest type up to t
+)
+
+func selectorOf(msgtyp, flags int) selector {
+	switch {
+	case msgtyp == 0:
+		return selector{mode: searchAny}
+	case msgtyp == math.MinInt: // which has no opposite
+		return selector{searchLessEqual, math.MaxInt}
+	case msgtyp < 0:
+		return selector{searchLessEqual, -msgtyp}
+	case flags&sysv.Except != 0:
+		return selector{searchNotEqual, msgtyp}
+	default:
+		return selector{searchEqual, msgtyp}
+	}
+}
+
+// matches is testmsg.
+func (s selector) matches(typ int) bool {
+	switch s.mode {
+	case searchEqual:
+		return typ == s.typ
+	case searchNotEqual:
+		return typ != s.typ
+	case searchLessEqual:
+		return typ <= s.typ
+	default:
+		return true
+	}
+}
+
+// find is find_msg: the index of the message to take, or -1.
+func (s selector) find(messages []message) int {
+	found := -1
+	for i, m := range messages {
+		switch {
+		case !s.matches(m.typ):
+		case s.mode != searchLessEqual:
+			return i
+		case found < 0 || m.typ < messages[found].typ:
+			found = i
+		}
+	}
+	return found
+}

@@ -1,0 +1,107 @@
+package simq
+
+import "github.com/chanmq/chanmq/internal/sysv"
+
+// thread implements sysv.Thread. It panics where its caller breaks the order
+// of calls that sysv.Thread asks for, which a real thread would not notice
+// until it matters. The Kernel's mutex guards entered and asleep.
+type thread struct {
+	p       *Process
+	tid     int32
+	entered bool
+	asleep  *sleeper // the call that waits, or nil
+}
+
+// sleeper is a blocking call that waits: struct msg_sender and msg_receiver.
+// It stands in a queue's list, and its thread points to it, until it is woken.
+type sleeper struct {
+	thread *thread
+	q      *queue
+	msg    message  // of a sender: what it sends. Of a receiver: what it got
+	sel    selector // of a receiver
+	room   int      // of a receiver
+	// done has room for the one result, so that who wakes never waits. It is
+	// made by the call that sleeps, in the synctest bubble of that call.
+	done chan error
+}
+
+// mustBeFree panics where a call of the thread may not begin.
+func (t *thread) mustBeFree() {
+	if !t.entered {
+		panic("simq: blocking call outside Enter and Leave")
+	}
+	if t.asleep != nil {
+		panic("simq: two blocking calls on one Thread")
+	}
+}
+
+func (t *thread) newSleeper(q *queue) *sleeper {
+	t.asleep = &sleeper{thread: t, q: q, done: make(chan error, 1)}
+	return t.asleep
+}
+
+// wake ends the wait of a sleeper that was taken out of its queue's list.
+func (s *sleeper) wake(err error) {
+	s.thread.asleep = nil
+	s.done <- err
+}
+
+func (t *thread) Enter() bool {
+	return t.p.call(Call{Op: Enter}, func() error {
+		if t.entered {
+			panic("simq: Enter twice")
+		}
+		t.entered = true
+		return nil
+	}) == nil
+}
+
+func (t *thread) Leave() {
+	t.p.k.mu.Lock()
+	defer t.p.k.mu.Unlock()
+	if !t.entered || t.asleep != nil {
+		panic("simq: Leave without Enter, or from a blocking call")
+	}
+	t.entered = false
+}
+
+// Interrupt wakes the call that waits. Otherwise it is lost, as a signal is
+// that a thread handles before it enters the kernel.
+func (t *thread) Interrupt() {
+	_ = t.p.call(Call{Op: Interrupt}, func() error { // an error is an interrupt lost
+		if !t.entered {
+			panic("simq: Interrupt outside Enter and Leave")
+		}
+		if s := t.asleep; s != nil {
+			s.q.remove(s)
+			s.wake(sysv.EINTR)
+		}
+		return nil
+	})
+}
+
+func (t *thread) Send(id int, msg []byte) error {
+	return t.p.sleepingCall(sendCall(id, msg, true), func() (*sleeper, error) {
+		t.mustBeFree()
+		return t.p.k.send(t.p, t, id, msg)
+	})
+}
+
+func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
+	var (
+		m message
+		s *sleeper
+	)
+	err := t.p.sleepingCall(receiveCall(id, buf, msgtyp, flags, true), func() (_ *sleeper, err error) {
+		t.mustBeFree()
+		m, s, err = t.p.k.receive(t.p, t, id, textSize(buf), msgtyp, flags)
+		return s, err
+	})
+	if err != nil {
+		return 0, err
+	}
+	if s != nil {
+		m = s.msg
+	}
+	return m.fill(buf), nil
+}

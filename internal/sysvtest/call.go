@@ -1,0 +1,147 @@
+package sysvtest
+
+import (
+	"runtime"
+	"sync"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// Call is a blocking call in a goroutine of its own.
+type Call struct {
+	t        TB
+	thread   sysv.Thread
+	result   chan Result
+	returned chan struct{} // closed when the call has returned
+	release  chan struct{} // closed when it is not interrupted any more
+	finished chan struct{} // closed when the goroutine ends
+	end      sync.Once
+}
+
+// Start makes a blocking call as a user. The end of the test interrupts it if
+// it still waits then.
+func Start(t TB, as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
+	t.Helper()
+	c := &Call{
+		t:        t,
+		result:   make(chan Result, 1),
+		returned: make(chan struct{}),
+		release:  make(chan struct{}),
+		finished: make(chan struct{}),
+	}
+	entered := make(chan bool, 1)
+	go func() {
+		defer close(c.finished)
+		_ = as(func(k sysv.Kernel) error {
+			c.thread = k.NewThread()
+			ok := c.thread.Enter()
+			entered <- ok
+			if !ok {
+				return nil
+			}
+			c.result <- call(k, c.thread)
+			close(c.returned)
+			<-c.release // until then c.thread may be interrupted
+			c.thread.Leave()
+			return nil
+		})
+	}()
+	if !<-entered {
+		t.Fatal("Enter reports that a call of this process cannot be interrupted")
+	}
+	t.Cleanup(c.End)
+	return c
+}
+
+// End interrupts the call, if it still waits, and ends its goroutine.
+func (c *Call) End() {
+	c.end.Do(func() {
+		for !c.Returned() {
+			c.thread.Interrupt()
+			runtime.Gosched()
+		}
+		close(c.release)
+		<-c.finished
+	})
+}
+
+// Returned tells whether the call has returned.
+func (c *Call) Returned() bool {
+	select {
+	case <-c.returned:
+		return true
+	default:
+		return false
+	}
+}
+
+// Interrupt interrupts the call, before its End.
+func (c *Call) Interrupt() { c.thread.Interrupt() }
+
+// Result waits until the call returns.
+func (c *Call) Result() Result {
+	c.t.Helper()
+	select {
+	case r := <-c.result:
+		return r
+	case <-time.After(hang):
+		c.t.Fatal("the call does not return")
+		panic("unreachable")
+	}
+}
+
+// hang is far longer than anything takes that a test waits for.
+const hang = 2 * time.Minute
+
+// Eventually waits until a condition holds that nothing keeps from coming true.
+func Eventually(t TB, what string, holds func() bool) {
+	t.Helper()
+	begin := time.Now()
+	for tries := 0; !holds(); tries++ {
+		if time.Since(begin) > hang {
+			t.Fatalf("%s: not so after %v", what, hang)
+		}
+		if tries < 100 {
+			runtime.Gosched() // a sleep is a hundred times as long as most waits
+		} else {
+			time.Sleep(time.Millisecond)
+		}
+	}
+}
+
+// asleep starts a blocking call and returns when it waits in the kernel.
+func (q queue) asleep(as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
+	q.t.Helper()
+	before := q.m.Asleep(q.t)
+	c := Start(q.t, as, call)
+	Eventually(q.t, "the call waits in the kernel", func() bool {
+		return q.m.Asleep(q.t) > before || c.Returned()
+	})
+	if c.Returned() {
+		q.t.Fatalf("the call did not wait: %v", c.Result())
+	}
+	return c
+}
+
+// receiveAsleep starts a receive that waits in the kernel.
+func (q queue) receiveAsleep(room, msgtyp, flags int) *Call {
+	q.t.Helper()
+	return q.asleep(q.m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+		return Receive(th.Receive, q.id, room, msgtyp, flags)
+	})
+}
+
+// sendAsleep starts a send that waits in the kernel.
+func (q queue) sendAsleep(typ int, text string) *Call {
+	q.t.Helper()
+	return q.asleep(q.m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+		return Result{Err: th.Send(q.id, Message(typ, text))}
+	})
+}
+
+// WaitingReceive starts a receive that waits for a message of a new queue.
+func WaitingReceive(t TB, m Machine) *Call {
+	t.Helper()
+	return private(t, m).receiveAsleep(room, 0, 0)
+}

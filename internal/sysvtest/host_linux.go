@@ -1,0 +1,137 @@
+package sysvtest
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// Host returns the kernel that the tests run on.
+func Host(TB) Machine {
+	return Machine{Kernel: sysv.Host(), PID: int32(os.Getpid()), Asleep: hostAsleep, Emulated: Emulated(), As: hostUser}
+}
+
+// hostAsleep counts the threads of the process whose wait channel, the kernel's
+// function that they sleep in, is that of msgsnd or msgrcv. Such a thread stands
+// in a queue's list already, and one that was woken counts no more, even before
+// it runs (get_wchan, fs/proc/base.c).
+func hostAsleep(t TB) int {
+	t.Helper()
+	if !hasWaitChannels() {
+		t.Skip("/proc/self/task/*/wchan does not tell where threads sleep on this system")
+	}
+	n := 0
+	for _, channel := range waitChannels() {
+		if strings.Contains(channel, "msgrcv") || strings.Contains(channel, "msgsnd") {
+			n++
+		}
+	}
+	return n
+}
+
+// waitChannels returns those of all threads; "0" is a thread that runs.
+func waitChannels() []string {
+	files, _ := filepath.Glob("/proc/self/task/*/wchan")
+	var channels []string
+	for _, file := range files {
+		if data, err := os.ReadFile(file); err == nil { // else the thread has ended
+			channels = append(channels, string(data))
+		}
+	}
+	return channels
+}
+
+// hasWaitChannels tells whether the kernel names any. A Go program always has
+// threads that sleep, though not at any moment.
+var hasWaitChannels = sync.OnceValue(func() bool {
+	for range 1000 {
+		for _, channel := range waitChannels() {
+			if channel != "" && channel != "0" {
+				return true
+			}
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
+})
+
+// hostUser changes the user of single threads. Linux knows users of threads
+// only; that a process has one is the work of its library, which is not asked.
+func hostUser(t TB, uid, gid uint32) User {
+	t.Helper()
+	if err := MayBecomeOthers(); err != nil {
+		t.Skip(err)
+	}
+	return func(do func(sysv.Kernel) error) error {
+		result := make(chan error, 1)
+		go func() {
+			// Without an unlock the thread ends with the goroutine, so the user
+			// it has become does not outlive this call.
+			runtime.LockOSThread()
+			if err := become(uid, gid); err != nil {
+				result <- err
+				return
+			}
+			result <- do(sysv.Host())
+		}()
+		return <-result
+	}
+}
+
+// MayBecomeOthers returns nil if the process may be other users, and is itself
+// a root who may do all to their queues. Root in a container often is not.
+var MayBecomeOthers = sync.OnceValue(func() error {
+	// capabilities(7), by number: to become another; to use, and to change and
+	// remove, the queues of others.
+	const setgid, setuid, ipcOwner, sysAdmin = 6, 7, 15, 21
+	const needed = 1<<setgid | 1<<setuid | 1<<ipcOwner | 1<<sysAdmin
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return err
+	}
+	_, line, _ := strings.Cut(string(status), "\nCapEff:")
+	line, _, _ = strings.Cut(line, "\n")
+	effective, err := strconv.ParseUint(strings.TrimSpace(line), 16, 64)
+	if err != nil {
+		return err
+	}
+	if effective&needed != needed {
+		return fmt.Errorf("the test has the capabilities %#x, and needs %#x to become other users", effective, uint64(needed))
+	}
+	// In a user namespace of its own a process has all capabilities, but there
+	// may be no others to become.
+	const anyone = 2001
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // as in hostUser
+		result <- become(anyone, anyone)
+	}()
+	if err := <-result; err != nil {
+		return fmt.Errorf("the test may not become another user: %w", err)
+	}
+	return nil
+})
+
+// become gives the calling thread an effective user and group. Leaving user 0
+// takes the thread's capabilities: capabilities(7).
+func become(uid, gid uint32) error {
+	const same = ^uintptr(0)
+	for _, call := range [][4]uintptr{
+		{syscall.SYS_SETGROUPS, 0, 0, 0},
+		{syscall.SYS_SETRESGID, same, uintptr(gid), same},
+		{syscall.SYS_SETRESUID, same, uintptr(uid), same},
+	} {
+		if _, _, errno := syscall.RawSyscall(call[0], call[1], call[2], call[3]); errno != 0 {
+			return errno
+		}
+	}
+	return nil
+}

@@ -1,0 +1,308 @@
+package sysvtest
+
+import (
+	"testing"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+var (
+	interrupted = Result{Err: sysv.EINTR}
+	removed     = Result{Err: sysv.EIDRM}
+	tooBig      = Result{Err: sysv.E2BIG}
+	forbidden   = Result{Err: sysv.EACCES}
+	sent        = Result{}
+)
+
+// full makes the queue hold n bytes and fills it with two messages of type 9,
+// of n-1 bytes and of 1 byte.
+func (q queue) full(n int) {
+	q.t.Helper()
+	q.set(func(a *sysv.Attr) { a.MaxBytes = uint64(n) })
+	q.send(9, filler(n-1))
+	q.send(9, filler(1))
+}
+
+func filler(n int) string { return "0123456789abcdef"[:n] }
+
+var blockRules = []rule{
+	{"a call that can be answered does not wait", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		equal(t, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+			if err := th.Send(q.id, Message(4, "abc")); err != nil {
+				return Result{Err: err}
+			}
+			return Receive(th.Receive, q.id, room, 0, 0)
+		}).Result(), Result{Type: 4, Text: "abc"}, "Send and Receive of a Thread")
+		q.send(4, "abc")
+		equal(t, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+			return Receive(th.Receive, q.id, 2, 0, 0)
+		}).Result(), tooBig, "Receive with a buffer too small")
+		q.holds(Result{Type: 4, Text: "abc"})
+	}},
+	{"a receive waits for a message that its selector wants", "pipelined_send, testmsg", func(t *testing.T, m Machine) {
+		for _, c := range []struct{ msgtyp, flags, unwanted, wanted int }{
+			{5, 0, 4, 5},
+			{-5, 0, 6, 5},
+			{-5, 0, 6, 1},
+			{5, sysv.Except, 5, 6},
+		} {
+			q := private(t, m)
+			q.send(c.unwanted, "queued before")
+			r := q.receiveAsleep(room, c.msgtyp, c.flags)
+			q.send(c.unwanted, "queued behind")
+			equal(t, m.Asleep(t), 1, "calls asleep")
+			q.send(c.wanted, "wanted")
+			equal(t, r.Result(), Result{Type: c.wanted, Text: "wanted"}, "Receive(%d, %#o)", c.msgtyp, c.flags)
+			q.holds(Result{Type: c.unwanted, Text: "queued before"}, Result{Type: c.unwanted, Text: "queued behind"})
+		}
+	}},
+	{"a message for a receiver that waits does not pass through the queue", "pipelined_send", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.set(func(a *sysv.Attr) { a.MaxBytes = 3 })
+		r := q.receiveAsleep(room, 0, 0)
+		q.send(1, "abc")
+		equal(t, r.Result(), Result{Type: 1, Text: "abc"}, "Receive")
+		q.holds()
+	}},
+	{"a receiver that waited is known by its thread's id", "pipelined_send, task_pid", func(t *testing.T, m Machine) {
+		if m.Emulated {
+			t.Skip("qemu-user gives no process id that can be believed")
+		}
+		q := private(t, m)
+		calls := []*Call{q.receiveAsleep(room, 0, 0), q.receiveAsleep(room, 0, 0)}
+		var pids []int32
+		for _, c := range calls {
+			q.send(1, "abc")
+			equal(t, c.Result(), Result{Type: 1, Text: "abc"}, "Receive")
+			st := q.stat()
+			equal(t, st.SendPID, m.PID, "SendPID")
+			if st.ReceivePID == 0 || st.ReceiveTime < st.SendTime {
+				t.Errorf("Stat = %+v", st)
+			}
+			pids = append(pids, st.ReceivePID)
+		}
+		// One of them may be the thread whose id is that of the process.
+		if pids[0] == pids[1] {
+			t.Errorf("both receivers are %d", pids[0])
+		}
+	}},
+	{"receivers get messages in the order in which they came to wait", "pipelined_send", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		any1, five, any2 := q.receiveAsleep(room, 0, 0), q.receiveAsleep(room, 5, 0), q.receiveAsleep(room, 0, 0)
+		q.send(5, "a")
+		q.send(4, "b")
+		q.send(5, "c")
+		equal(t, any1.Result(), Result{Type: 5, Text: "a"}, "the first, of any type")
+		equal(t, any2.Result(), Result{Type: 4, Text: "b"}, "the third, of any type")
+		equal(t, five.Result(), Result{Type: 5, Text: "c"}, "the second, of type 5")
+		q.holds()
+	}},
+	{"a receiver whose buffer is too small is woken with E2BIG, the next is tried", "pipelined_send", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		none, small, five, large := q.receiveAsleep(0, 0, 0), q.receiveAsleep(2, 0, 0),
+			q.receiveAsleep(0, 5, 0), q.receiveAsleep(3, 0, 0)
+		q.send(1, "abc")
+		equal(t, none.Result(), tooBig, "no room")
+		equal(t, small.Result(), tooBig, "room for 2 bytes")
+		equal(t, large.Result(), Result{Type: 1, Text: "abc"}, "room for 3 bytes")
+		q.holds()
+		equal(t, m.Asleep(t), 1, "calls asleep: that for type 5")
+		q.send(5, "")
+		equal(t, five.Result(), Result{Type: 5}, "no room, for an empty message")
+	}},
+	{"a message too long for all who wait is queued", "pipelined_send", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		a, b := q.receiveAsleep(2, 0, 0), q.receiveAsleep(2, -5, 0)
+		q.send(1, "abc")
+		equal(t, a.Result(), tooBig, "the first")
+		equal(t, b.Result(), tooBig, "the second")
+		q.holds(Result{Type: 1, Text: "abc"})
+	}},
+	{"a send waits for room", "do_msgsnd, ss_wakeup", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(4)
+		s := q.sendAsleep(1, "abc")
+		equal(t, q.stat().Messages, 2, "messages")
+		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(3)}, "Receive")
+		equal(t, s.Result(), sent, "Send")
+		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 1, Text: "abc"})
+	}},
+	{"a send to a full queue waits even where a receiver waits for it", "do_msgsnd", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(2)
+		r := q.receiveAsleep(room, 1, 0)
+		s := q.sendAsleep(1, "x")
+		equal(t, m.Asleep(t), 2, "calls asleep")
+		equal(t, q.trySend(1, "x"), error(sysv.EAGAIN), "Send that does not wait")
+		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(1)}, "Receive that makes room")
+		equal(t, s.Result(), sent, "Send")
+		equal(t, r.Result(), Result{Type: 1, Text: "x"}, "Receive")
+		q.holds(Result{Type: 9, Text: filler(1)})
+	}},
+	{"a sender that fits goes before one that waits for more room", "ss_wakeup", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(8)
+		long, short := q.sendAsleep(1, filler(8)), q.sendAsleep(2, "x")
+		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(7)}, "Receive")
+		equal(t, short.Result(), sent, "Send of 1 byte")
+		equal(t, m.Asleep(t), 1, "calls asleep")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of what had room")
+		equal(t, long.Result(), sent, "Send of 8 bytes")
+		q.holds(Result{Type: 1, Text: filler(8)})
+	}},
+	{"a newcomer takes room that is too small for one who waits", "do_msgsnd", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(8)
+		long := q.sendAsleep(1, filler(8))
+		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(7)}, "Receive")
+		q.send(2, "x")
+		equal(t, m.Asleep(t), 1, "calls asleep")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of the newcomer's")
+		equal(t, long.Result(), sent, "Send of 8 bytes")
+	}},
+	{"room that Set makes wakes a sender", "msgctl_down", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(2)
+		s := q.sendAsleep(1, "abc")
+		q.set(func(a *sysv.Attr) { a.MaxBytes = 4 })
+		equal(t, m.Asleep(t), 1, "calls asleep with room for 2 bytes")
+		q.set(func(a *sysv.Attr) { a.MaxBytes = 5 })
+		equal(t, s.Result(), sent, "Send")
+	}},
+	{"Set leaves a receiver waiting that may still read", "msgctl_down, expunge_all", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		r := q.receiveAsleep(room, 0, 0)
+		q.set(func(a *sysv.Attr) { a.Mode = 0o644 })
+		q.send(1, "x")
+		equal(t, r.Result(), Result{Type: 1, Text: "x"}, "Receive")
+	}},
+	{"Set wakes with EACCES who may not go on", "msgctl_down, expunge_all, ss_wakeup", func(t *testing.T, m Machine) {
+		m.needMode(t)
+		other := m.As(t, otherID, otherGID)
+		q := private(t, m)
+		q.full(2)
+		q.set(func(a *sysv.Attr) { a.Mode = 0o666 })
+		receive := q.asleep(other, func(k sysv.Kernel, th sysv.Thread) Result {
+			return Receive(th.Receive, q.id, room, 1, 0)
+		})
+		short := q.asleep(other, func(k sysv.Kernel, th sysv.Thread) Result {
+			return Result{Err: th.Send(q.id, Message(1, ""))}
+		})
+		long := q.asleep(other, func(k sysv.Kernel, th sysv.Thread) Result {
+			return Result{Err: th.Send(q.id, Message(1, "abcd"))}
+		})
+		q.set(func(a *sysv.Attr) { a.Mode, a.MaxBytes = 0o600, 3 })
+		equal(t, receive.Result(), forbidden, "Receive")
+		equal(t, short.Result(), forbidden, "Send that has room")
+		equal(t, m.Asleep(t), 1, "calls asleep: the send that has no room is not asked")
+		q.set(func(a *sysv.Attr) { a.MaxBytes = 10 })
+		equal(t, long.Result(), forbidden, "Send that has room now")
+		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 9, Text: filler(1)})
+	}},
+	{"Remove wakes all who wait with EIDRM", "freeque", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(2)
+		calls := []*Call{
+			q.receiveAsleep(room, 1, 0),
+			q.sendAsleep(1, "x"),
+			q.receiveAsleep(room, 9, sysv.Except),
+			q.sendAsleep(1, ""),
+		}
+		equal(t, m.Asleep(t), len(calls), "calls asleep")
+		equal(t, m.Remove(q.id), nil, "Remove")
+		for i, c := range calls {
+			equal(t, c.Result(), removed, "call %d", i)
+		}
+	}},
+	{"a receive that is interrupted returns EINTR and takes nothing", "do_msgrcv, signal(7)", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		first, second := q.receiveAsleep(room, 0, 0), q.receiveAsleep(room, 0, 0)
+		first.Interrupt()
+		equal(t, first.Result(), interrupted, "Receive")
+		equal(t, m.Asleep(t), 1, "calls asleep")
+		q.send(1, "a")
+		equal(t, second.Result(), Result{Type: 1, Text: "a"}, "the other Receive")
+		q.send(1, "b")
+		q.holds(Result{Type: 1, Text: "b"})
+	}},
+	{"a send that is interrupted returns EINTR and sends nothing", "do_msgsnd, signal(7)", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.full(2)
+		first, second := q.sendAsleep(1, "a"), q.sendAsleep(2, "b")
+		first.Interrupt()
+		equal(t, first.Result(), interrupted, "Send")
+		equal(t, m.Asleep(t), 1, "calls asleep")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
+		equal(t, second.Result(), sent, "the other Send")
+		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 2, Text: "b"})
+	}},
+	{"a thread can wait again behind an interrupt", "signal(7)", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		again := make(chan struct{})
+		c := q.asleep(m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+			if r := Receive(th.Receive, q.id, room, 0, 0); r != interrupted {
+				return r
+			}
+			close(again)
+			return Receive(th.Receive, q.id, room, 0, 0)
+		})
+		c.Interrupt()
+		<-again
+		q.send(1, "x")
+		equal(t, c.Result(), Result{Type: 1, Text: "x"}, "the second Receive")
+	}},
+	{"an interrupt before the call is lost", "signal(7)", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		c := q.asleep(m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+			th.Interrupt() // of the thread itself: it has arrived when this returns
+			return Receive(th.Receive, q.id, room, 0, 0)
+		})
+		q.send(1, "x")
+		equal(t, c.Result(), Result{Type: 1, Text: "x"}, "Receive")
+	}},
+	{"a message handed to a receiver is returned in preference to EINTR", "do_msgrcv, lockless receive", func(t *testing.T, m Machine) {
+		for range 20 {
+			q := private(t, m)
+			r := q.receiveAsleep(room, 0, 0)
+			q.send(1, "x")
+			r.Interrupt()
+			equal(t, r.Result(), Result{Type: 1, Text: "x"}, "Receive")
+		}
+	}},
+	{"a message that meets an interrupt is either returned or queued", "do_msgrcv, lockless receive", func(t *testing.T, m Machine) {
+		for range 20 {
+			q := private(t, m)
+			r := q.receiveAsleep(room, 0, 0)
+			r.Interrupt()
+			q.send(1, "x")
+			switch result := r.Result(); result {
+			case Result{Type: 1, Text: "x"}:
+				q.holds()
+			case interrupted:
+				q.holds(Result{Type: 1, Text: "x"})
+			default:
+				t.Fatal(result)
+			}
+		}
+	}},
+	{"room that meets an interrupt is not used without the message", "do_msgsnd", func(t *testing.T, m Machine) {
+		for range 20 {
+			q := private(t, m)
+			q.full(2)
+			s := q.sendAsleep(1, "x")
+			equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
+			s.Interrupt()
+			switch result := s.Result(); result {
+			case sent:
+				q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 1, Text: "x"})
+			case interrupted:
+				q.holds(Result{Type: 9, Text: filler(1)})
+			default:
+				t.Fatal(result)
+			}
+		}
+	}},
+}

@@ -1,0 +1,244 @@
+// Package sysvtest says what a System V message queue does, as tests that any
+// [sysv.Kernel] must pass: [Run] is their list. They hold for the kernel that
+// the tests run on and for the one of internal/simq.
+package sysvtest
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// TB is what this package uses of a test: of a testing.TB or a rapid.T.
+type TB interface {
+	Helper()
+	Cleanup(func())
+	Log(...any)
+	Errorf(string, ...any)
+	Fatal(...any)
+	Fatalf(string, ...any)
+	Skip(...any)
+	Skipf(string, ...any)
+}
+
+// Machine is a kernel under test, and what a test must know of it that the
+// interface does not tell.
+type Machine struct {
+	sysv.Kernel
+	// PID is the process id that Stat shows for the calls of this process.
+	PID int32
+	// Asleep returns how many blocking calls of this process wait in the
+	// kernel. It skips a test where that cannot be found out.
+	Asleep func(TB) int
+	// Emulated: the kernel is behind qemu-user, which changes some answers.
+	Emulated bool
+	// As returns a user without capabilities. It skips a test that may not
+	// become one.
+	As func(t TB, uid, gid uint32) User
+}
+
+// User calls do as a user of the machine, and returns its result. do may run
+// in another goroutine.
+type User func(do func(sysv.Kernel) error) error
+
+// self is the user that the machine's Kernel belongs to.
+func (m Machine) self(do func(sysv.Kernel) error) error { return do(m.Kernel) }
+
+// Run tests the kernels that newMachine returns, one for each test.
+func Run(t *testing.T, newMachine func(TB) Machine) {
+	for _, group := range []struct {
+		name  string
+		rules []rule
+	}{
+		{"get", getRules},
+		{"send", sendRules},
+		{"receive", receiveRules},
+		{"copy", copyRules},
+		{"control", controlRules},
+		{"permission", permissionRules},
+		{"block", blockRules},
+	} {
+		t.Run(group.name, func(t *testing.T) {
+			for _, r := range group.rules {
+				t.Run(r.says, func(t *testing.T) {
+					t.Log("source:", r.source)
+					r.check(t, newMachine(t))
+				})
+			}
+		})
+	}
+}
+
+// rule is a sentence about the kernel, where it comes from, and its test.
+type rule struct {
+	says   string
+	source string // a function of Linux's ipc/, or a manual page
+	check  func(*testing.T, Machine)
+}
+
+// queue is a queue of one test.
+type queue struct {
+	t  TB
+	m  Machine
+	id int
+}
+
+// private makes a queue without a key, which the test's end removes.
+func private(t TB, m Machine) queue {
+	t.Helper()
+	return get(t, m, sysv.KeyPrivate, 0o600)
+}
+
+// get makes a queue that the test's end removes.
+func get(t TB, m Machine, key int32, flags int) queue {
+	t.Helper()
+	id, err := m.Get(key, flags|sysv.Create)
+	equal(t, err, nil, "Get(%#x, %#o)", key, flags|sysv.Create)
+	t.Cleanup(func() {
+		if err := m.Remove(id); err != nil && err != sysv.EINVAL { // EINVAL: the test has removed it
+			t.Errorf("the queue is left behind: %v", err)
+		}
+	})
+	return queue{t, m, id}
+}
+
+// freeKey returns a key that no queue has.
+func freeKey(t TB, k sysv.Kernel) int32 {
+	t.Helper()
+	for {
+		key := 1 + rand.Int32N(math.MaxInt32) // not KeyPrivate, of which Get would make a queue
+		if _, err := k.Get(key, 0); err == sysv.ENOENT {
+			return key
+		}
+	}
+}
+
+// Message returns a message as Send wants it.
+func Message(typ int, text string) []byte {
+	msg := sysv.Buffer(len(text))
+	sysv.PutType(msg, typ)
+	copy(msg[sysv.HeaderSize:], text)
+	return msg
+}
+
+// Result is what a Receive returned.
+type Result struct {
+	Type int
+	Text string
+	Err  error
+}
+
+func (r Result) String() string {
+	if r.Err != nil {
+		return "error " + r.Err.Error()
+	}
+	return fmt.Sprintf("message %d %q", r.Type, r.Text)
+}
+
+// Receive receives by a function that is the Receive of a Kernel or of a
+// Thread, with room for so many bytes of text. It panics where an error came
+// with a size or touched the buffer: no caller may see half of a message.
+func Receive(receive func(id int, buf []byte, msgtyp, flags int) (int, error), id, room, msgtyp, flags int) Result {
+	buf := sysv.Buffer(room)
+	n, err := receive(id, buf, msgtyp, flags)
+	if err == nil {
+		return Result{Type: sysv.Type(buf), Text: string(buf[sysv.HeaderSize:][:n])}
+	}
+	if n != 0 {
+		panic(fmt.Sprintf("Receive returned %d bytes and %v", n, err))
+	}
+	if Emulated() {
+		buf = buf[sysv.HeaderSize:] // qemu-user writes a type whatever comes
+	}
+	for _, b := range buf {
+		if b != 0 {
+			panic(fmt.Sprintf("Receive wrote to its buffer and returned %v", err))
+		}
+	}
+	return Result{Err: err}
+}
+
+func (q queue) trySend(typ int, text string) error { return q.m.Send(q.id, Message(typ, text)) }
+
+func (q queue) tryReceive(room, msgtyp, flags int) Result {
+	return Receive(q.m.Receive, q.id, room, msgtyp, flags)
+}
+
+// send sends a message that must have room.
+func (q queue) send(typ int, text string) {
+	q.t.Helper()
+	equal(q.t, q.trySend(typ, text), nil, "Send(%d, %q)", typ, text)
+}
+
+// holds checks the messages of the queue, and takes them.
+func (q queue) holds(want ...Result) {
+	q.t.Helper()
+	st := q.stat()
+	equal(q.t, int(st.Messages), len(want), "messages")
+	bytes := 0
+	for i, w := range want {
+		bytes += len(w.Text)
+		equal(q.t, q.tryReceive(room, 0, 0), w, "message %d of the queue", i)
+	}
+	equal(q.t, int(st.Bytes), bytes, "bytes")
+	equal(q.t, q.tryReceive(room, 0, 0), Result{Err: sysv.ENOMSG}, "behind the last message")
+}
+
+func (q queue) stat() sysv.Stat {
+	q.t.Helper()
+	st, err := q.m.Stat(q.id)
+	equal(q.t, err, nil, "Stat")
+	return st
+}
+
+// justNow stands for a time since the test began, in a state that is wanted.
+const justNow = -1
+
+// hasState checks a queue's state.
+func (q queue) hasState(want sysv.Stat, began int64) {
+	q.t.Helper()
+	got := q.m.believable(q.stat())
+	want = q.m.believable(want)
+	for _, at := range []struct{ got, want *int64 }{
+		{&got.SendTime, &want.SendTime},
+		{&got.ReceiveTime, &want.ReceiveTime},
+		{&got.ChangeTime, &want.ChangeTime},
+	} {
+		if *at.want == justNow && *at.got >= began && *at.got <= time.Now().Unix() {
+			*at.want = *at.got
+		}
+	}
+	equal(q.t, got, want, "Stat")
+}
+
+// set changes the queue as its user must be able to.
+func (q queue) set(change func(*sysv.Attr)) {
+	q.t.Helper()
+	equal(q.t, q.trySet(change), nil, "Set")
+}
+
+func (q queue) trySet(change func(*sysv.Attr)) error {
+	q.t.Helper()
+	if os.Geteuid() != 0 {
+		q.m.needMode(q.t) // mode 0 would shut us out
+	}
+	a := q.stat().Attr
+	change(&a)
+	return q.m.Set(q.id, a)
+}
+
+// room is enough for any message of the tests.
+const room = 64
+
+// equal fails the test unless got is want.
+func equal[T comparable](t TB, got, want T, what string, args ...any) {
+	t.Helper()
+	if got != want {
+		t.Fatalf("%s: got %v, want %v", fmt.Sprintf(what, args...), got, want)
+	}
+}

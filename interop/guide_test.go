@@ -1,0 +1,387 @@
+//go:build linux
+
+package interop_test
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/codec"
+)
+
+const guide = "../docs/interop.md"
+
+var update = flag.Bool("update", false, "write the matrix in docs/interop.md anew")
+
+// The Go side of the guide's programs: answerOrders for those that speak JSON,
+// answerStructs for C. Both return when they have answered one.
+
+func answerOrders(ctx context.Context, key chanmq.Key) error {
+	type Order struct {
+		ID    int     `json:"id"`
+		Name  string  `json:"name"`
+		Price float64 `json:"price"`
+	}
+	type Answer struct {
+		ID    int     `json:"id"`
+		Total float64 `json:"total"`
+	}
+
+	queue, err := chanmq.Create(key, 0o660)
+	if err != nil {
+		return err
+	}
+	defer queue.Close()
+	orders := chanmq.As(queue, codec.JSON[Order]())
+	answers := chanmq.As(queue, codec.JSON[Answer]())
+
+	m, err := orders.Receive(ctx, chanmq.OfType(1))
+	if err != nil {
+		return err
+	}
+	return answers.Send(ctx, 2, Answer{m.Value.ID, m.Value.Price * 1.2})
+}
+
+func answerStructs(ctx context.Context, key chanmq.Key) error {
+	type Order struct { // the members behind mtype
+		ID    int32
+		Name  [32]byte
+		Price float64
+	}
+	type Answer struct {
+		ID    int32
+		Total float64
+	}
+
+	queue, err := chanmq.Create(key, 0o660)
+	if err != nil {
+		return err
+	}
+	defer queue.Close()
+	orders := chanmq.As(queue, codec.Struct[Order]())
+	answers := chanmq.As(queue, codec.Struct[Answer]())
+
+	m, err := orders.Receive(ctx, chanmq.OfType(1))
+	if err != nil {
+		return err
+	}
+	return answers.Send(ctx, 2, Answer{m.Value.ID, m.Value.Price * 1.2})
+}
+
+// channelOfOrders is what a service does instead of one Receive.
+func channelOfOrders(ctx context.Context, queue *chanmq.Queue[[]byte], handle func(int64, []byte)) error {
+	received := queue.Receiver(ctx, chanmq.OfType(1))
+	defer received.Close()
+	for m := range received.C() {
+		handle(m.Type, m.Value)
+	}
+	return received.Err()
+}
+
+func TestGuide(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		l      *language
+		answer func(context.Context, chanmq.Key) error
+	}{
+		{"c", c, answerStructs},
+		{"perl", perl, answerOrders},
+		{"python", python, answerOrders},
+		{"php", php, answerOrders},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			q := keyedQueue(t, 0o660)
+			answered := make(chan error, 1)
+			ctx := deadlineContext(t)
+			go func() { answered <- test.answer(ctx, q.Key()) }()
+			if got, want := test.l.start(t, "guide", strconv.Itoa(int(q.Key()))).wait(), "order 7: 5.40"; got != want {
+				t.Errorf("the program says %q, want %q", got, want)
+			}
+			if err := <-answered; err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("channel", func(t *testing.T) {
+		q := keyedQueue(t, 0o660)
+		send(t, q, 1, []byte("an order"))
+		ctx, cancel := context.WithCancel(deadlineContext(t))
+		err := channelOfOrders(ctx, q, func(typ int64, text []byte) {
+			if typ != 1 || string(text) != "an order" {
+				t.Errorf("got type %d: %q", typ, text)
+			}
+			cancel()
+		})
+		if !errors.Is(err, context.Canceled) {
+			t.Errorf("ended with %v", err)
+		}
+	})
+	t.Run("code", testGuideCode)
+	t.Run("matrix", testGuideMatrix)
+}
+
+// Every block of code in the guide stands in a file that a test runs. A comment
+// in front of it names the file; the block is lines of it, one after the other,
+// less their indentation.
+func testGuideCode(t *testing.T) {
+	text := readGuide(t)
+	blocks := regexp.MustCompile("(?m)(?:^<!-- (.*) -->\n)?^```(c|go|perl|php|python)\n((?s:.*?))^```$").FindAllStringSubmatch(text, -1)
+	if len(blocks) == 0 {
+		t.Fatal("no code")
+	}
+	for _, block := range blocks {
+		file, code := block[1], block[3]
+		if file == "" {
+			t.Errorf("no comment says which file has\n%s", code)
+			continue
+		}
+		source, err := os.ReadFile(filepath.Join("..", file))
+		if err != nil {
+			t.Error(err)
+			continue
+		}
+		if !hasLines(string(source), code) {
+			t.Errorf("%s does not have\n%s", file, code)
+		}
+	}
+}
+
+// hasLines reports whether the lines of code stand in source, all indented by
+// the same.
+func hasLines(source, code string) bool {
+	lines, wanted := strings.Split(source, "\n"), strings.Split(strings.TrimSuffix(code, "\n"), "\n")
+	for i := range lines {
+		indent, found := strings.CutSuffix(lines[i], wanted[0])
+		if !found || strings.TrimSpace(indent) != "" || i+len(wanted) > len(lines) {
+			continue
+		}
+		if slices.EqualFunc(lines[i:i+len(wanted)], wanted, func(line, want string) bool {
+			return line == want && want == "" || line == indent+want
+		}) {
+			return true
+		}
+	}
+	return false
+}
+
+// The architectures of the matrix, as CI's machine can run them.
+var columns = []string{"amd64", "386", "arm64", "riscv64", "s390x"}
+
+// The matrix lists every test with another program, and where it runs.
+func testGuideMatrix(t *testing.T) {
+	const begin, end = "<!-- matrix: begin -->\n", "<!-- matrix: end -->\n"
+	text := readGuide(t)
+	before, rest, found := strings.Cut(text, begin)
+	got, after, found2 := strings.Cut(rest, end)
+	if !found || !found2 {
+		t.Fatalf("%s has no lines %q and %q", guide, begin, end)
+	}
+	want := matrix(t)
+	if got == want {
+		return
+	}
+	if *update {
+		if err := os.WriteFile(guide, []byte(before+begin+want+end+after), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Errorf("the matrix is not up to date: run go test ./interop -run TestGuide/matrix -update")
+}
+
+func matrix(t *testing.T) string {
+	var b strings.Builder
+	for _, l := range []*language{
+		c, perl, python, php,
+		{name: "UtilLinux", cases: func() []testCase { return utilLinux }},
+		{name: "Examples", cases: func() []testCase { return examples }},
+	} {
+		type pair struct{ send, receive *testCase }
+		payloads, others := map[string]*pair{}, []testCase{}
+		var kinds []string // in the order of the tests
+		seen := map[string]bool{}
+		for _, tc := range l.cases() {
+			if seen[tc.name] {
+				t.Errorf("there are two Test%s/%s", l.name, tc.name)
+			}
+			seen[tc.name] = true
+			direction, kind, _ := strings.Cut(tc.name, "/")
+			if direction != "send" && direction != "receive" {
+				others = append(others, tc)
+				continue
+			}
+			p := payloads[kind]
+			if p == nil {
+				p = new(pair)
+				payloads[kind] = p
+				kinds = append(kinds, kind)
+			}
+			if direction == "send" {
+				p.send = &tc
+			} else {
+				p.receive = &tc
+			}
+		}
+
+		name := func(tc *testCase) string {
+			if tc == nil {
+				return ""
+			}
+			return fmt.Sprintf("`Test%s/%s`", l.name, tc.name)
+		}
+		what := func(key string) string {
+			if about[key] == "" {
+				t.Errorf("about does not say what %s of Test%s is", key, l.name)
+			}
+			return about[key]
+		}
+		fmt.Fprintf(&b, "\n### %s\n", l.name)
+		if len(kinds) > 0 {
+			header(&b, "what", l.name+" → Go", "Go → "+l.name)
+		}
+		for _, kind := range kinds {
+			p := payloads[kind]
+			tc := p.send
+			if tc == nil {
+				tc = p.receive
+			}
+			row(&b, append([]string{what(kind), name(p.send), name(p.receive)}, l.cells(tc)...)...)
+		}
+		header(&b, "what", "test")
+		for _, tc := range others {
+			row(&b, append([]string{what(tc.name), name(&tc)}, l.cells(&tc)...)...)
+		}
+	}
+	b.WriteString("\n")
+	return b.String()
+}
+
+// header begins a table whose last columns are the architectures.
+func header(b *strings.Builder, names ...string) {
+	b.WriteString("\n")
+	row(b, append(names, columns...)...)
+	row(b, append(slices.Repeat([]string{"---"}, len(names)), slices.Repeat([]string{":-:"}, len(columns))...)...)
+}
+
+func row(b *strings.Builder, cells ...string) {
+	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
+}
+
+// cells says for each architecture whether the test runs there.
+func (l *language) cells(tc *testCase) []string {
+	var cells []string
+	for _, goarch := range columns {
+		if tc.runsOn(l, goarch, "amd64") {
+			cells = append(cells, "✓")
+		} else {
+			cells = append(cells, "–")
+		}
+	}
+	return cells
+}
+
+// about says what a test, or a payload, is.
+var about = map[string]string{
+	"text":    "text in UTF-8, no NUL",
+	"bytes":   "all 256 values of a byte",
+	"empty":   "a message of no bytes",
+	"largest": "8192 bytes, the default of msgmax",
+	"json":    "JSON",
+	"network": "numbers in network byte order, and text",
+	"struct":  "int, short, char[16], double, as C has them",
+	"long":    "C's long",
+
+	"cstring":        "text with its NUL (`codec.CString`)",
+	"int":            "one int",
+	"sizeof":         "the members behind mtype, `sizeof m - sizeof m.mtype` bytes: with the hole at the end",
+	"sizeof-checked": "the same, where C insists on that size",
+	"whole":          "the same, `sizeof m` bytes by mistake: a long too much",
+	"flat":           "as sizeof, several members",
+	"padding":        "a struct with holes",
+	"arrays":         "arrays of int, double (two-dimensional) and unsigned char",
+	"nested":         "structs in a struct, and an array of them; long",
+	"strings":        "char arrays, padded with NULs or full",
+	"numbers":        "one of each type of number, at its limit",
+	"type-max":       "LONG_MAX as mtype",
+
+	"type-default": "the type that Python sends by default: 1",
+	"type-wide":    "a type over 32 bits; a 32-bit receiver gets its lower half",
+
+	"raw-int":            "an int with serialize=false",
+	"raw-float":          "a float with serialize=false",
+	"raw-true":           "true with serialize=false",
+	"raw-false":          "false with serialize=false",
+	"serialize-int":      "serialize(), the default",
+	"serialize-float":    "serialize(), the default",
+	"serialize-string":   "serialize(), the default",
+	"serialize-true":     "serialize(), the default",
+	"serialize-null":     "serialize(), the default",
+	"unserialize-int":    "unserialize(), the default",
+	"unserialize-float":  "unserialize(), the default",
+	"unserialize-string": "unserialize(), the default",
+	"unserialize-true":   "unserialize(), the default",
+	"unserialize-null":   "unserialize(), the default",
+
+	"types":  "types 3, 1, 2, taken with every Selector",
+	"up-to":  "types 3, 1, 2, taken with msgtyp -3",
+	"except": "types 3, 1, 2, taken with MSG_EXCEPT",
+
+	"wait/receive":     "it waits for a message from Go",
+	"wait/send":        "it waits for room in a full queue",
+	"wait/go-receives": "Go waits, on a channel, for its message",
+	"wait/go-sends":    "Go waits until it has made room",
+	"queue/created":    "it makes the queue with ftok, Go opens it",
+	"queue/found":      "Go makes the queue with FTok, it finds it",
+	"queue/stat":       "its IPC_STAT tells what Go did",
+	"queue/removed":    "it removes the queue on which Go waits",
+	"queue/go-removes": "Go removes the queue on which it waits",
+	"reply/pid":        "3 clients, 2 Go servers; the answer's mtype is the client's pid",
+
+	"errors/empty":             "IPC_NOWAIT on an empty queue",
+	"errors/too-large":         "its buffer is too small; the message stays",
+	"errors/truncate":          "the same with MSG_NOERROR; the rest of the message is lost",
+	"errors/full":              "IPC_NOWAIT on a full queue",
+	"errors/removed":           "a queue that is gone",
+	"errors/too-large-to-send": "over the library's own default of 2048 bytes",
+	"errors/wide-character":    "a character over 255, not encoded, is not sent",
+	"errors/type-over-int":     "a type over 2,147,483,647 is not sent",
+	"errors/null":              "null with serialize=false is not sent",
+	"errors/not-serialized":    "plain text where serialized is expected; the message is lost",
+
+	"ipcmk":          "the queue that it makes: key, msqid, permissions",
+	"ipcs":           "key, owner, permissions, counts, times, pids as Stat and List tell them",
+	"ipcs-after-set": "permissions and size that Set has changed",
+	"ipcs-limits":    "`ipcs -l` and ReadLimits",
+	"ipcrm-id":       "`ipcrm -q`: every call that waits ends with ErrRemoved",
+	"ipcrm-key":      "`ipcrm -Q`: the same",
+	"umask":          "permissions do not depend on the umask, on either side",
+	"setpriv":        "permissions 0622: another user may send, and not receive",
+	"unshare":        "an IPC namespace of its own, as in a container: no such queue",
+	"nsenter":        "a process that joins the namespace finds it",
+
+	"phpworkers":             "a pool of Go workers that PHP feeds",
+	"phpworkers-interrupted": "the same, ended by SIGINT: no queue is left",
+	"pidreply":               "C clients, Go servers, pid as mtype",
+	"pidreply-interrupted":   "the same, ended by SIGINT",
+	"priority":               "UpTo(3): urgent messages first",
+	"priority-interrupted":   "the same, ended by SIGINT",
+}
+
+func readGuide(t *testing.T) string {
+	t.Helper()
+	text, err := os.ReadFile(guide)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,32 @@
+#!/usr/bin/perl
+# queue.pl create PATH PROJ: makes a queue with ftok's key, prints key and msqid.
+# queue.pl find PATH PROJ:   the same for a queue that exists.
+# queue.pl stat KEY:         prints what msgctl tells.
+# queue.pl remove KEY:       destroys it for everyone.
+use strict;
+use warnings;
+
+use IPC::Msg;
+use IPC::SysV qw(IPC_CREAT IPC_EXCL ftok);
+
+my ($command, $where, $proj) = @ARGV;
+
+if ($command eq "create" || $command eq "find") {
+    my $flags = $command eq "create" ? IPC_CREAT | IPC_EXCL | 0640 : 0;
+
+    # Without its second argument ftok takes 1; one character stands for its
+    # number, as in C.
+    my $key = ftok($where, $proj) // die "ftok: $!";
+    my $queue = IPC::Msg->new($key, $flags) or die "msgget: $!";
+    print "$key ", $queue->id, "\n";
+} elsif ($command eq "stat") {
+    my $queue = IPC::Msg->new($where, 0) or die "msgget: $!";
+    my $s = $queue->stat or die "msgctl: $!";
+    printf "perm=%o uid=%d gid=%d messages=%d max=%d sender=%d receiver=%d\n",
+        $s->mode & 0777, $s->uid, $s->gid, $s->qnum, $s->qbytes, $s->lspid, $s->lrpid;
+} elsif ($command eq "remove") {
+    my $queue = IPC::Msg->new($where, 0) or die "msgget: $!";
+    $queue->remove or die "msgctl: $!";
+} else {
+    die "unknown command $command";
+}
