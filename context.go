@@ -147,7 +147,9 @@ type wait struct {
 	room   *room
 	op     operation
 	spin   *spinner
-	waited bool // the last run had to wait
+	waited bool      // the last run had to wait
+	owing  bool      // a goroutine that was just made ready has not had its turn
+	turned time.Time // when the others last had theirs
 	thread sysv.Thread
 
 	// For park: the end of ctx calls interrupt, from watch to unwatch.
@@ -184,38 +186,51 @@ func (w *wait) run(ctx context.Context) error {
 	if !w.waited {
 		return err
 	}
-	start := time.Now()
-	if err = w.spinFor(ctx, start); err == errWait {
-		err = w.sleep(ctx)
+	if err = w.spinFor(ctx); err != errWait {
+		return err
 	}
-	w.spin.took(time.Since(start))
+	start := time.Now()
+	if w.owing || start.Sub(w.turned) > turnInterval {
+		w.giveWay(start)
+	}
+	err = w.sleep(ctx)
+	w.spin.slept(time.Since(start), w.room.q.options.spin)
 	return err
 }
 
+// triesPerTurn is how many tries a spin makes before it gives way to other
+// goroutines, which costs half as much as a try, and is time in which a message
+// is not noticed.
+const triesPerTurn = 16
+
 // spinFor tries again and again for the time that the spinner grants.
-func (w *wait) spinFor(ctx context.Context, start time.Time) error {
+func (w *wait) spinFor(ctx context.Context) error {
 	budget := w.spin.begin(w.room.q.options.spin)
 	if budget == 0 {
 		return errWait
 	}
-	err := errWait
 	done := ctx.Done()
-	// Under a simulated clock the time may stand still: the number of tries
-	// is limited too. None is faster than 50 ns.
-	for tries := int(budget / (50 * time.Nanosecond)); tries > 0; tries-- {
-		runtime.Gosched()
-		select {
-		case <-done:
-			w.spin.end(false)
-			return ctxError(ctx)
-		default:
+	var start time.Time
+	var spun time.Duration
+	err := errWait
+	// Under a simulated clock time may stand still, so the number of tries is
+	// limited too: none is faster than 50 ns.
+	limit := int(budget / (50 * time.Nanosecond))
+	for tries := 1; err == errWait && spun <= budget && tries <= limit; tries++ {
+		if tries%triesPerTurn == 0 {
+			if start.IsZero() {
+				start = time.Now()
+			}
+			runtime.Gosched()
+			spun = time.Since(start)
+			select {
+			case <-done:
+				w.spin.end(false)
+				return ctxError(ctx)
+			default:
+			}
 		}
-		if err = w.op.try(); err != errWait {
-			break
-		}
-		if tries%4 == 0 && time.Since(start) > budget {
-			break
-		}
+		err = w.op.try()
 	}
 	w.spin.end(err != errWait)
 	return err
@@ -227,10 +242,6 @@ func (w *wait) sleep(ctx context.Context) error {
 		return err
 	}
 	for {
-		// A consumer that was just given a message is in this processor's run
-		// queue. A thread that blocks takes the processor with it until the
-		// runtime notices, up to 10 ms later; so let the consumer run first.
-		runtime.Gosched()
 		err := w.park(ctx)
 		if err == errCannotPark {
 			err = w.room.poller.wait(ctx, w)
@@ -246,6 +257,21 @@ func (w *wait) sleep(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// turnInterval is how long a goroutine may go from one park to the next before it
+// gives way. After forcePreemptNS, 10 ms, the runtime's monitor counts it as one
+// that hogs its processor, and takes that away during every system call, which
+// costs three times as much as the call (runtime/proc.go, retake).
+const turnInterval = 5 * time.Millisecond
+
+// giveWay lets other goroutines of this processor run, above all the one that
+// was just given a message: a thread that blocks takes the processor along until
+// the monitor notices, up to 10 ms later. It is left out where nobody waits,
+// since it also wakes an idle thread to look for work.
+func (w *wait) giveWay(now time.Time) {
+	w.owing, w.turned = false, now
+	runtime.Gosched()
 }
 
 // park does the operation in a blocking system call.
@@ -354,7 +380,7 @@ func (w *wait) release() {
 // to. It may be shared by goroutines: its fields are atomic, and a mixed-up
 // update costs a spin too many or too few.
 type spinner struct {
-	last  atomic.Int64 // how long the last wait took, in nanoseconds
+	slow  atomic.Bool  // the last sleep was so long that spinning has no chance
 	skip  atomic.Int32 // how many waits to leave out
 	fails atomic.Int32 // how many spins in a row were in vain
 }
@@ -364,11 +390,11 @@ type spinner struct {
 var spinning atomic.Int32
 
 const (
-	// A wait that took more than slowTraffic budgets says that messages are
-	// far apart: spinning has no chance then.
+	// A wait that slept more than slowTraffic budgets says that messages are
+	// far apart.
 	slowTraffic = 10
 	// A probe, after failures, is this many budgets long: two programs that
-	// both park answer each other no faster than two wake-ups, and find back
+	// both sleep answer each other no faster than two wake-ups, and find back
 	// into spinning only if one of them spins through the other's.
 	probeBudgets = 5
 	// After so many failures in a row, spins are as rare as they get: one
@@ -378,7 +404,7 @@ const (
 
 // begin returns how long to spin, zero for not at all.
 func (s *spinner) begin(budget time.Duration) time.Duration {
-	if budget <= 0 || time.Duration(s.last.Load()) > slowTraffic*budget {
+	if budget <= 0 || s.slow.Load() {
 		return 0
 	}
 	if s.skip.Load() > 0 {
@@ -398,13 +424,17 @@ func (s *spinner) begin(budget time.Duration) time.Duration {
 // end tells how the spin that begin allowed came out.
 func (s *spinner) end(success bool) {
 	spinning.Add(-1)
-	if success {
+	if !success {
+		s.skip.Store(1<<min(s.fails.Add(1), maxFails) - 1)
+	} else if s.fails.Load() > 0 {
 		s.fails.Store(0)
 		s.skip.Store(0)
-		return
 	}
-	s.skip.Store(1<<min(s.fails.Add(1), maxFails) - 1)
 }
 
-// took tells how long a wait took, spinning and sleeping.
-func (s *spinner) took(d time.Duration) { s.last.Store(int64(d)) }
+// slept tells how long a wait slept, when it had not spun or in vain.
+func (s *spinner) slept(d, budget time.Duration) {
+	if slow := d > slowTraffic*budget; slow != s.slow.Load() {
+		s.slow.Store(slow)
+	}
+}

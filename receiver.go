@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"reflect"
-	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Receiver moves the messages that a [Selector] selects from the queue into
@@ -185,10 +185,11 @@ func (r *Receiver[T]) deliver(m Message[T]) bool {
 	select {
 	case r.c <- m:
 		r.sent++
+		r.op.owing = true
 		if r.op.waited {
 			// Messages come one by one: the program can have this one now,
 			// or after a system call that most likely finds no other.
-			runtime.Gosched()
+			r.op.giveWay(time.Now())
 		}
 		return true
 	default:

@@ -23,19 +23,26 @@ var pid = os.Getpid() // a Go program does not fork without exec
 // between Enter and Leave; tid is read by Interrupt, which the caller orders
 // behind Enter.
 type thread struct {
+	entries uint
 	tid     int
 	blocked bool          // the signal was blocked here before Enter
 	mask    unix.Sigset_t // the thread's mask before Enter, if blocked
 }
+
+// entriesPerCheck is how many times Enter trusts one look at the signal's handler.
+const entriesPerCheck = 32
 
 func (linux) NewThread() Thread { return new(thread) }
 
 // Enter locks the goroutine to its thread, so that the id it publishes is the
 // id of the thread that will block.
 func (t *thread) Enter() bool {
-	if !signalCaught(interruptSignal) {
+	// Whoever has the signal ignored does so once, and Interrupt can do with
+	// that: a look now and then saves a system call for each message.
+	if t.entries%entriesPerCheck == 0 && !signalCaught(interruptSignal) {
 		return false
 	}
+	t.entries++
 	runtime.LockOSThread()
 	t.tid = unix.Gettid()
 	t.blocked = t.unblock()
