@@ -32,8 +32,9 @@ type Receiver[T any] struct {
 
 	// Of the pump, until done is closed; then guarded by mu.
 	op   receive
-	ring []raw  // the raw forms of the last cap(c)+1 values: value i is in ring[i%len(ring)]
-	sent uint64 // how many values were sent to c
+	held []Message[T] // taken, decoded, and not sent to c yet
+	ring []raw        // the raw forms of the last cap(c)+1 values, held ones included; see slot
+	sent uint64       // how many values were sent to c
 
 	done chan struct{} // closed when the pump has ended
 	err  atomic.Value  // receiverEnd: why it ended; set before c is closed
@@ -140,36 +141,25 @@ func (r *Receiver[T]) pump() {
 	core := r.q.core
 	core.pumps.settle(r.sel)
 	sub := core.pumps.subscribe(r.ctx, r.sel)
-	var value T
 	var err error
-	for {
-		if err = r.op.run(r.taking); err != nil {
-			break
+	for err == nil {
+		var undecoded *DecodeError
+		undecoded, err = r.take()
+		if !r.deliver() {
+			err = ctxError(r.holding)
+			r.letGoOfHeld()
 		}
-		// The raw form stays until the value has been read: see ring.
-		slot := &r.ring[r.sent%uint64(len(r.ring))]
-		*slot, r.op.msg = r.op.msg, *slot
-
-		var zero T
-		value = zero
-		err = decodeRaw(r.q.codec, slot, &value)
-		if err != nil && r.undecode == nil {
-			break
-		}
-		if err != nil {
+		switch {
+		case undecoded == nil:
+		case r.undecode == nil:
+			err = undecoded
+		default:
 			// The message is undecode's, which may receive from this handle:
 			// this Receiver holds nothing meanwhile.
 			core.pumps.unsubscribe(r.ctx, sub)
-			r.undecode(err.(*DecodeError))
+			r.undecode(undecoded)
 			core.pumps.settle(r.sel)
 			sub = core.pumps.subscribe(r.ctx, r.sel)
-			continue
-		}
-		if !r.deliver(Message[T]{slot.typ(), value}) {
-			core.handBack(*slot)
-			*slot = raw{}
-			err = ctxError(r.holding)
-			break
 		}
 	}
 	r.op.release()
@@ -180,27 +170,87 @@ func (r *Receiver[T]) pump() {
 	}
 }
 
-// deliver sends m to C. It reports false if the Receiver had to let go of it first.
-func (r *Receiver[T]) deliver(m Message[T]) bool {
-	select {
-	case r.c <- m:
+// maxBatch is how many messages a pump takes before it delivers the first, if
+// that many stand in the queue and C has room for them. Each delivery to a
+// program that waits wakes a thread, which costs more than taking a message.
+const maxBatch = 16
+
+// take waits for a message and holds it; and more, if there were some without
+// waiting last time. It ends early at a message that does not decode.
+func (r *Receiver[T]) take() (undecoded *DecodeError, err error) {
+	if err := r.op.run(r.taking); err != nil {
+		return nil, err
+	}
+	// With what is in C these make at most cap(c)+1.
+	room := min(maxBatch, 1+cap(r.c)-len(r.c))
+	for {
+		if undecoded := r.hold(); undecoded != nil {
+			return undecoded, nil
+		}
+		if r.op.waited || len(r.held) == room || r.taking.Err() != nil {
+			return nil, nil
+		}
+		if r.op.try() != nil {
+			return nil, nil // run will find the reason again
+		}
+	}
+}
+
+// hold keeps the message that op took, decoded in held and raw in the ring.
+func (r *Receiver[T]) hold() *DecodeError {
+	slot := r.slot(r.sent + uint64(len(r.held)))
+	*slot, r.op.msg = r.op.msg, *slot
+	r.held = append(r.held, Message[T]{Type: slot.typ()})
+	last := len(r.held) - 1
+	if err := decodeRaw(r.q.codec, slot, &r.held[last].Value); err != nil {
+		r.held = r.held[:last]
+		return err.(*DecodeError)
+	}
+	return nil
+}
+
+// slot is where the raw form of a value is.
+func (r *Receiver[T]) slot(number uint64) *raw { return &r.ring[number%uint64(len(r.ring))] }
+
+// deliver sends what is held to C. It reports false if the Receiver had to stop
+// before it was through.
+func (r *Receiver[T]) deliver() bool {
+	delivered := 0
+	defer func() {
+		clear(r.held[:delivered]) // the program's now
+		r.held = append(r.held[:0], r.held[delivered:]...)
+	}()
+	for _, m := range r.held {
+		select {
+		case r.c <- m:
+		default:
+			select {
+			case r.c <- m:
+			case <-r.holding.Done():
+				return false
+			}
+		}
+		delivered++
 		r.sent++
 		r.op.owing = true
-		if r.op.waited {
-			// Messages come one by one: the program can have this one now,
-			// or after a system call that most likely finds no other.
-			r.op.giveWay(time.Now())
-		}
-		return true
-	default:
 	}
-	select {
-	case r.c <- m:
-		r.sent++
-		return true
-	case <-r.holding.Done():
-		return false
+	if r.op.owing && r.op.waited {
+		// Messages come one by one: the program can have this one now, or
+		// after a system call that most likely finds no other.
+		r.op.giveWay(time.Now())
 	}
+	return true
+}
+
+// letGoOfHeld hands back what could not be delivered.
+func (r *Receiver[T]) letGoOfHeld() {
+	for i := range r.held {
+		slot := r.slot(r.sent + uint64(i))
+		r.q.core.handBack(*slot)
+		*slot = raw{}
+	}
+	clear(r.held)
+	r.held = r.held[:0]
 }
 
 // reason turns why the pump stopped into what Err returns.
