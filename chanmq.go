@@ -384,6 +384,9 @@ func (q *queue) run(ctx context.Context, w *wait) error {
 	for {
 		id := q.msqid()
 		err := w.run(ctx)
+		if again.last != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
+			return again.ended(ctx)
+		}
 		if !q.reopens(err) {
 			return err
 		}

@@ -201,7 +201,7 @@ const (
 // reopening is the state of one call that looks for its queue again.
 type reopening struct {
 	pause time.Duration
-	last  error // why the last look-up failed
+	last  error // why the last look-up failed; nil: it did not
 }
 
 // reopen looks the key up again after the queue with the id lost was removed,
@@ -218,12 +218,14 @@ func (q *queue) reopen(ctx context.Context, r *reopening, lost int) error {
 	}
 	if q.msqid() != lost {
 		<-q.lookup
+		r.last = nil
 		return nil
 	}
 	id, err := q.find()
 	if err == nil && id != lost {
 		q.id.Store(int64(id))
 		<-q.lookup
+		r.last = nil
 		return nil
 	}
 	<-q.lookup

@@ -123,22 +123,28 @@ func (o *send) try() error {
 	if o.q.closed.Load() {
 		return ErrClosed
 	}
-	err := o.q.kernel.Send(o.q.msqid(), o.msg)
+	id := o.q.msqid()
+	err := o.q.kernel.Send(id, o.msg)
 	if err == sysv.EAGAIN {
 		return errWait
 	}
-	return o.refused(err)
+	return o.refused(id, err)
 }
 
 func (o *send) block(t sysv.Thread) error {
-	return o.refused(t.Send(o.q.msqid(), o.msg))
+	id := o.q.msqid()
+	return o.refused(id, t.Send(id, o.msg))
 }
 
 // refused tells the two meanings of EINVAL apart: a message that is larger than
 // msgmax, and a msqid that is no longer in use.
-func (o *send) refused(err error) error {
+func (o *send) refused(id int, err error) error {
 	if err == sysv.EINVAL {
 		if limits, limitsErr := o.q.kernel.Limits(); limitsErr == nil && o.size() > limits.MaxMessage {
+			return err
+		}
+		// msgmax may have been raised since: then the queue is still there.
+		if _, statErr := o.q.kernel.Stat(id); statErr == nil || statErr == sysv.EACCES {
 			return err
 		}
 	}

@@ -232,6 +232,13 @@ func TestReopenOfTries(t *testing.T) {
 		wantNumbers(t, made, chanmq.Any(), 0, 1)
 		wantNone(t, q)
 	})
+	t.Run("Attach", func(t *testing.T) {
+		q := adopt(t, must(chanmq.Attach(newKeyed(t).ID(), chanmq.WithReopen())))
+		removeElsewhere(t, q.ID())
+		_, _, err := q.TryReceive(chanmq.Any())
+		wantError(t, "TryReceive while there is none", err, chanmq.ErrRemoved)
+		pass(t, createElsewhere(t, q.Key()), q) // by the key that the msqid had
+	})
 	t.Run("Create", func(t *testing.T) {
 		q := newKeyed(t, chanmq.WithReopen())
 		lost := q.ID()
@@ -348,17 +355,25 @@ func TestCtxEndsWhileTheQueueIsAway(t *testing.T) {
 			defer cancel(nil)
 			result := startWait(t, ctx, q, i, false)
 			removeElsewhere(t, q.ID())
-			// Long enough for a look-up; if not, the error is the ctx's alone.
-			select {
-			case got := <-result:
-				t.Fatalf("it ended by itself: %q, %v", got.text, got.err)
-			case <-time.After(50 * time.Millisecond):
-			}
 			cancel(errWhy)
 			err := (<-result).err
-			wantError(t, w.name, err, context.Canceled, "no queue has this key", "made again")
-			wantError(t, w.name, err, chanmq.ErrRemoved)
+			wantError(t, w.name, err, context.Canceled)
 			wantError(t, w.name, err, errWhy)
+
+			// Once it has looked for the queue, the error says so.
+			for within := 10 * time.Millisecond; ; within *= 2 {
+				ctx, cancel := context.WithTimeout(t.Context(), within)
+				_, err := w.call(ctx, q)
+				cancel()
+				wantError(t, w.name, err, context.DeadlineExceeded)
+				if errors.Is(err, chanmq.ErrRemoved) {
+					wantError(t, w.name, err, nil, "no queue has this key", "made again")
+					break
+				}
+				if within > time.Minute {
+					t.Fatalf("after %v still %v", within, err)
+				}
+			}
 		})
 	}
 }

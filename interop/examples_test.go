@@ -22,13 +22,13 @@ import (
 // The programs under examples/ that talk to other languages, run to their end
 // and interrupted. Each has a queue of its own, and leaves none.
 var examples = []testCase{
-	{"phpworkers", nothing, func(t *testing.T, _ *language) { testPHPWorkers(t) }},
-	{"phpworkers-interrupted", nothing, func(t *testing.T, _ *language) {
+	{"phpworkers", noEmulator, func(t *testing.T, _ *language) { testPHPWorkers(t) }},
+	{"phpworkers-interrupted", noEmulator, func(t *testing.T, _ *language) {
 		phpCommand(t, "")
 		interrupted(t, "phpworkers", "-jobs", "100000000")
 	}},
-	{"pidreply", byteOrder, func(t *testing.T, _ *language) { testPIDReply(t) }},
-	{"pidreply-interrupted", byteOrder, func(t *testing.T, _ *language) {
+	{"pidreply", noEmulator, func(t *testing.T, _ *language) { testPIDReply(t) }},
+	{"pidreply-interrupted", noEmulator, func(t *testing.T, _ *language) {
 		tool(t, "cc", "gcc libc6-dev")
 		interrupted(t, "pidreply", "-questions", "100000000")
 	}},
@@ -130,6 +130,7 @@ func interrupted(t *testing.T, name string, args ...string) {
 	t.Helper()
 	p := start(t, example(t, name, args...)...)
 	first := p.line()
+	defer leavesNoQueue(t, first)
 	p.line() // it is at work
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
@@ -142,7 +143,6 @@ func interrupted(t *testing.T, name string, args ...string) {
 	if complaint := p.stderr.String(); !strings.HasPrefix(complaint, name+": ") {
 		t.Errorf("it does not say why it ends, but %q", complaint)
 	}
-	leavesNoQueue(t, first)
 }
 
 // leavesNoQueue checks that the queues of an example's first line are gone.

@@ -101,14 +101,20 @@ func TestGuide(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			q := keyedQueue(t, 0o660)
-			answered := make(chan error, 1)
-			ctx := deadlineContext(t)
-			go func() { answered <- test.answer(ctx, q.Key()) }()
+			ctx, cancel := context.WithCancel(deadlineContext(t))
+			var answered error
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				answered = test.answer(ctx, q.Key())
+			}()
+			// Before q is removed, or Create would make it anew.
+			t.Cleanup(func() { cancel(); <-done })
 			if got, want := test.l.start(t, "guide", strconv.Itoa(int(q.Key()))).wait(), "order 7: 5.40"; got != want {
 				t.Errorf("the program says %q, want %q", got, want)
 			}
-			if err := <-answered; err != nil {
-				t.Error(err)
+			if <-done; answered != nil {
+				t.Error(answered)
 			}
 		})
 	}

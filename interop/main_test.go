@@ -87,8 +87,10 @@ var ports = map[string]port{
 }
 
 // emulated reports whether the test runs under qemu-user.
-func emulated() bool {
-	return runtime.GOARCH != machine() && !(runtime.GOARCH == "386" && machine() == "amd64")
+func emulated() bool { return emulates(runtime.GOARCH, machine()) }
+
+func emulates(goarch, machine string) bool {
+	return goarch != machine && !(goarch == "386" && machine == "amd64")
 }
 
 // native is the command that runs a program built for runtime.GOARCH.

@@ -3,7 +3,8 @@ package simq
 import "github.com/chanmq/chanmq/internal/sysv"
 
 // Hooks are told of system calls. They run outside the kernel's mutex, in the
-// goroutine of the call, so they may use the machine, wait, or panic.
+// goroutine of the call, so they may use the machine, wait, or panic; and at the
+// same time as others, where several goroutines make calls.
 type Hooks struct {
 	// Fault is asked before a call does anything. An error that it returns,
 	// such as sysv.EINTR, ENOMEM or EACCES, is what the call returns: nothing

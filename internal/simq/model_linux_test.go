@@ -80,7 +80,6 @@ type model struct {
 	*rapid.T
 	real, sim *side
 	keys      []int32
-	sizes     []uint64 // for msg_qbytes
 	sent      int
 }
 
@@ -213,8 +212,8 @@ func TestModel(t *testing.T) {
 	selectors := []int{0, 1, 2, 3, 4, 5, -1, -2, -3, -4, math.MaxInt, -math.MaxInt, math.MinInt}
 	flags := []int{0, 0, 0, sysv.Except, sysv.Copy, sysv.Copy | sysv.Except}
 	modes := []int{0o600, 0o666, 0o640, 0o420, 0o204, 0o060, 0o006, 0o777, 0}
-	owners := []int{os.Geteuid(), os.Geteuid(), 2001, 2002, 2003, math.MaxUint32}
-	groups := []int{os.Getegid(), os.Getegid(), 3001, 3003, math.MaxUint32}
+	owners := []int{os.Geteuid(), os.Geteuid(), 2001, 2002, 2003, -1}
+	groups := []int{os.Getegid(), os.Getegid(), 3001, 3003, -1}
 
 	rapid.Check(t, func(t *rapid.T) {
 		m := &model{
@@ -409,8 +408,10 @@ func TestModelOfBlockingCalls(t *testing.T) {
 				}
 				c := rapid.SampledFrom(calls).Draw(t, "call")
 				t.Logf("Interrupt of %s", c.what)
-				c.real.Interrupt()
-				c.sim.Interrupt()
+				for _, call := range []*sysvtest.Call{c.real, c.sim} {
+					call.Interrupt()
+					call.Result()
+				}
 			},
 			"remove": func(*rapid.T) {
 				m.removeQueue(0, q)

@@ -9,8 +9,9 @@
 // What is simpler than in Linux, where it could be noticed:
 //   - Ids count up and are never used again. Linux builds them of an index and
 //     a sequence number, which wraps after some 32,000 rounds.
-//   - A sender that is woken sends at once, before any other call. In Linux it
-//     must run first, and a newcomer may take the room meanwhile.
+//   - A sender that is woken sends at once. In Linux it must run first: a
+//     newcomer may take the room meanwhile, or a signal may reach it, and it
+//     returns EINTR.
 //   - IPC_SET leaves waiting receivers in their order. Linux wakes them all,
 //     and they queue again in the order in which they happen to run.
 //   - A process has one group; user 0 has every capability, the others none.
@@ -18,6 +19,7 @@
 package simq
 
 import (
+	"cmp"
 	"maps"
 	"slices"
 	"sync"
@@ -58,17 +60,10 @@ func New() *Kernel {
 func (k *Kernel) SetLimits(l sysv.Limits) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	for _, limit := range []struct {
-		dst *int
-		v   int
-	}{
-		{&k.limits.MaxMessage, l.MaxMessage},
-		{&k.limits.MaxBytes, l.MaxBytes},
-		{&k.limits.MaxQueues, l.MaxQueues},
-	} {
-		if limit.v != 0 {
-			*limit.dst = limit.v
-		}
+	k.limits = sysv.Limits{
+		MaxMessage: cmp.Or(l.MaxMessage, k.limits.MaxMessage),
+		MaxBytes:   cmp.Or(l.MaxBytes, k.limits.MaxBytes),
+		MaxQueues:  cmp.Or(l.MaxQueues, k.limits.MaxQueues),
 	}
 }
 

@@ -1,8 +1,10 @@
 package sysvtest
 
 import (
+	"fmt"
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
@@ -11,12 +13,37 @@ import (
 // Call is a blocking call in a goroutine of its own.
 type Call struct {
 	t        TB
-	thread   sysv.Thread
-	result   chan Result
+	thread   steadyThread
+	result   Result        // when returned is closed
 	returned chan struct{} // closed when the call has returned
 	release  chan struct{} // closed when it is not interrupted any more
 	finished chan struct{} // closed when the goroutine ends
 	end      sync.Once
+}
+
+// steadyThread is a Thread whose calls go on where a signal met them that the
+// test has not sent. The Go runtime sends some to preempt goroutines; one may
+// arrive when the goroutine is in the kernel already.
+type steadyThread struct {
+	sysv.Thread
+	interrupted atomic.Bool // by the test, and no call has returned EINTR yet
+}
+
+func (th *steadyThread) Send(id int, msg []byte) error {
+	for {
+		if err := th.Thread.Send(id, msg); err != sysv.EINTR || th.interrupted.Swap(false) {
+			return err
+		}
+	}
+}
+
+func (th *steadyThread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
+	for {
+		n, err := th.Thread.Receive(id, buf, msgtyp, flags)
+		if err != sysv.EINTR || th.interrupted.Swap(false) {
+			return n, err
+		}
+	}
 }
 
 // Start makes a blocking call as a user. The end of the test interrupts it if
@@ -25,7 +52,6 @@ func Start(t TB, as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
 	t.Helper()
 	c := &Call{
 		t:        t,
-		result:   make(chan Result, 1),
 		returned: make(chan struct{}),
 		release:  make(chan struct{}),
 		finished: make(chan struct{}),
@@ -34,13 +60,13 @@ func Start(t TB, as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
 	go func() {
 		defer close(c.finished)
 		_ = as(func(k sysv.Kernel) error {
-			c.thread = k.NewThread()
+			c.thread.Thread = k.NewThread()
 			ok := c.thread.Enter()
 			entered <- ok
 			if !ok {
 				return nil
 			}
-			c.result <- call(k, c.thread)
+			c.result = call(k, &c.thread)
 			close(c.returned)
 			<-c.release // until then c.thread may be interrupted
 			c.thread.Leave()
@@ -58,7 +84,7 @@ func Start(t TB, as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
 func (c *Call) End() {
 	c.end.Do(func() {
 		for !c.Returned() {
-			c.thread.Interrupt()
+			c.Interrupt()
 			runtime.Gosched()
 		}
 		close(c.release)
@@ -77,18 +103,21 @@ func (c *Call) Returned() bool {
 }
 
 // Interrupt interrupts the call, before its End.
-func (c *Call) Interrupt() { c.thread.Interrupt() }
+func (c *Call) Interrupt() {
+	c.thread.interrupted.Store(true)
+	c.thread.Interrupt()
+}
 
 // Result waits until the call returns.
 func (c *Call) Result() Result {
 	c.t.Helper()
-	select {
-	case r := <-c.result:
-		return r
-	case <-time.After(hang):
-		c.t.Fatal("the call does not return")
-		panic("unreachable")
-	}
+	Eventually(c.t, "the call has returned", func() bool {
+		if !c.Returned() && c.thread.interrupted.Load() {
+			c.thread.Interrupt() // in case it was lost: the call may just have gone on
+		}
+		return c.Returned()
+	})
+	return c.result
 }
 
 // hang is far longer than anything takes that a test waits for.
@@ -122,6 +151,12 @@ func (q queue) asleep(as User, call func(sysv.Kernel, sysv.Thread) Result) *Call
 		q.t.Fatalf("the call did not wait: %v", c.Result())
 	}
 	return c
+}
+
+// stillAsleep checks that so many calls wait in the kernel.
+func (m Machine) stillAsleep(t TB, calls int) {
+	t.Helper()
+	Eventually(t, fmt.Sprintf("%d calls wait in the kernel", calls), func() bool { return m.Asleep(t) == calls })
 }
 
 // receiveAsleep starts a receive that waits in the kernel.

@@ -71,19 +71,30 @@ func hostUser(t TB, uid, gid uint32) User {
 		t.Skip(err)
 	}
 	return func(do func(sysv.Kernel) error) error {
-		result := make(chan error, 1)
-		go func() {
-			// Without an unlock the thread ends with the goroutine, so the user
-			// it has become does not outlive this call.
-			runtime.LockOSThread()
+		return onThread(func() error {
 			if err := become(uid, gid); err != nil {
-				result <- err
-				return
+				return err
 			}
-			result <- do(sysv.Host())
-		}()
-		return <-result
+			return do(sysv.Host())
+		})
 	}
+}
+
+// onThread calls do on a thread that ends with it, so that the user it becomes
+// does not outlive the call. It is not the program's first thread, whose user
+// is taken for that of the process.
+func onThread(do func() error) error {
+	result := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if syscall.Gettid() == os.Getpid() {
+			defer runtime.UnlockOSThread()
+			result <- onThread(do)
+			return
+		}
+		result <- do() // without an unlock Go ends the thread
+	}()
+	return <-result
 }
 
 // MayBecomeOthers returns nil if the process may be other users, and is itself
@@ -109,12 +120,7 @@ var MayBecomeOthers = sync.OnceValue(func() error {
 	// In a user namespace of its own a process has all capabilities, but there
 	// may be no others to become.
 	const anyone = 2001
-	result := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // as in hostUser
-		result <- become(anyone, anyone)
-	}()
-	if err := <-result; err != nil {
+	if err := onThread(func() error { return become(anyone, anyone) }); err != nil {
 		return fmt.Errorf("the test may not become another user: %w", err)
 	}
 	return nil

@@ -1,7 +1,9 @@
 package sysvtest
 
 import (
+	"runtime"
 	"testing"
+	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
 )
@@ -51,7 +53,7 @@ var blockRules = []rule{
 			q.send(c.unwanted, "queued before")
 			r := q.receiveAsleep(room, c.msgtyp, c.flags)
 			q.send(c.unwanted, "queued behind")
-			equal(t, m.Asleep(t), 1, "calls asleep")
+			m.stillAsleep(t, 1)
 			q.send(c.wanted, "wanted")
 			equal(t, r.Result(), Result{Type: c.wanted, Text: "wanted"}, "Receive(%d, %#o)", c.msgtyp, c.flags)
 			q.holds(Result{Type: c.unwanted, Text: "queued before"}, Result{Type: c.unwanted, Text: "queued behind"})
@@ -107,7 +109,7 @@ var blockRules = []rule{
 		equal(t, small.Result(), tooBig, "room for 2 bytes")
 		equal(t, large.Result(), Result{Type: 1, Text: "abc"}, "room for 3 bytes")
 		q.holds()
-		equal(t, m.Asleep(t), 1, "calls asleep: that for type 5")
+		m.stillAsleep(t, 1) // that for type 5
 		q.send(5, "")
 		equal(t, five.Result(), Result{Type: 5}, "no room, for an empty message")
 	}},
@@ -133,7 +135,7 @@ var blockRules = []rule{
 		q.full(2)
 		r := q.receiveAsleep(room, 1, 0)
 		s := q.sendAsleep(1, "x")
-		equal(t, m.Asleep(t), 2, "calls asleep")
+		m.stillAsleep(t, 2)
 		equal(t, q.trySend(1, "x"), error(sysv.EAGAIN), "Send that does not wait")
 		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(1)}, "Receive that makes room")
 		equal(t, s.Result(), sent, "Send")
@@ -146,7 +148,7 @@ var blockRules = []rule{
 		long, short := q.sendAsleep(1, filler(8)), q.sendAsleep(2, "x")
 		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(7)}, "Receive")
 		equal(t, short.Result(), sent, "Send of 1 byte")
-		equal(t, m.Asleep(t), 1, "calls asleep")
+		m.stillAsleep(t, 1)
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of what had room")
 		equal(t, long.Result(), sent, "Send of 8 bytes")
@@ -158,7 +160,7 @@ var blockRules = []rule{
 		long := q.sendAsleep(1, filler(8))
 		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(7)}, "Receive")
 		q.send(2, "x")
-		equal(t, m.Asleep(t), 1, "calls asleep")
+		m.stillAsleep(t, 1)
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of the newcomer's")
 		equal(t, long.Result(), sent, "Send of 8 bytes")
@@ -168,7 +170,7 @@ var blockRules = []rule{
 		q.full(2)
 		s := q.sendAsleep(1, "abc")
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 4 })
-		equal(t, m.Asleep(t), 1, "calls asleep with room for 2 bytes")
+		m.stillAsleep(t, 1) // with room for 2 bytes
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 5 })
 		equal(t, s.Result(), sent, "Send")
 	}},
@@ -197,7 +199,7 @@ var blockRules = []rule{
 		q.set(func(a *sysv.Attr) { a.Mode, a.MaxBytes = 0o600, 3 })
 		equal(t, receive.Result(), forbidden, "Receive")
 		equal(t, short.Result(), forbidden, "Send that has room")
-		equal(t, m.Asleep(t), 1, "calls asleep: the send that has no room is not asked")
+		m.stillAsleep(t, 1) // the send that has no room is not asked
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 10 })
 		equal(t, long.Result(), forbidden, "Send that has room now")
 		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 9, Text: filler(1)})
@@ -211,7 +213,7 @@ var blockRules = []rule{
 			q.receiveAsleep(room, 9, sysv.Except),
 			q.sendAsleep(1, ""),
 		}
-		equal(t, m.Asleep(t), len(calls), "calls asleep")
+		m.stillAsleep(t, len(calls))
 		equal(t, m.Remove(q.id), nil, "Remove")
 		for i, c := range calls {
 			equal(t, c.Result(), removed, "call %d", i)
@@ -222,7 +224,7 @@ var blockRules = []rule{
 		first, second := q.receiveAsleep(room, 0, 0), q.receiveAsleep(room, 0, 0)
 		first.Interrupt()
 		equal(t, first.Result(), interrupted, "Receive")
-		equal(t, m.Asleep(t), 1, "calls asleep")
+		m.stillAsleep(t, 1)
 		q.send(1, "a")
 		equal(t, second.Result(), Result{Type: 1, Text: "a"}, "the other Receive")
 		q.send(1, "b")
@@ -234,7 +236,7 @@ var blockRules = []rule{
 		first, second := q.sendAsleep(1, "a"), q.sendAsleep(2, "b")
 		first.Interrupt()
 		equal(t, first.Result(), interrupted, "Send")
-		equal(t, m.Asleep(t), 1, "calls asleep")
+		m.stillAsleep(t, 1)
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
 		equal(t, second.Result(), sent, "the other Send")
 		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 2, Text: "b"})
@@ -264,7 +266,7 @@ var blockRules = []rule{
 		equal(t, c.Result(), Result{Type: 1, Text: "x"}, "Receive")
 	}},
 	{"a message handed to a receiver is returned in preference to EINTR", "do_msgrcv, lockless receive", func(t *testing.T, m Machine) {
-		for range 20 {
+		for range 10 {
 			q := private(t, m)
 			r := q.receiveAsleep(room, 0, 0)
 			q.send(1, "x")
@@ -273,7 +275,7 @@ var blockRules = []rule{
 		}
 	}},
 	{"a message that meets an interrupt is either returned or queued", "do_msgrcv, lockless receive", func(t *testing.T, m Machine) {
-		for range 20 {
+		for range 10 {
 			q := private(t, m)
 			r := q.receiveAsleep(room, 0, 0)
 			r.Interrupt()
@@ -289,7 +291,7 @@ var blockRules = []rule{
 		}
 	}},
 	{"room that meets an interrupt is not used without the message", "do_msgsnd", func(t *testing.T, m Machine) {
-		for range 20 {
+		for range 10 {
 			q := private(t, m)
 			q.full(2)
 			s := q.sendAsleep(1, "x")
@@ -304,5 +306,76 @@ var blockRules = []rule{
 				t.Fatal(result)
 			}
 		}
+	}},
+	{"many calls that are interrupted lose and double nothing", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
+		const senders, receivers, each = 3, 3, 60
+		q := private(t, m)
+		q.set(func(a *sysv.Attr) { a.MaxBytes = 4 })
+		again := func(call func() Result) Result {
+			for {
+				if r := call(); r != interrupted {
+					return r
+				}
+			}
+		}
+		var calls []*Call
+		for s := range senders {
+			calls = append(calls, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+				for i := range each {
+					msg := Message(1+s, string(rune(i)))
+					if r := again(func() Result { return Result{Err: th.Send(q.id, msg)} }); r != sent {
+						return r
+					}
+				}
+				return sent
+			}))
+		}
+		got := make(chan Result, senders*each+1)
+		for range receivers {
+			calls = append(calls, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+				var last [1 + senders]int
+				for {
+					r := again(func() Result { return Receive(th.Receive, q.id, room, 0, 0) })
+					if r.Err != nil {
+						return r
+					}
+					if i := int([]rune(r.Text)[0]); i < last[r.Type] {
+						return Result{Type: r.Type, Text: "out of order"}
+					} else {
+						last[r.Type] = i
+					}
+					got <- r
+				}
+			}))
+		}
+		seen := make(map[Result]bool)
+		for begin := time.Now(); len(seen) < senders*each; {
+			select {
+			case r := <-got:
+				if seen[r] {
+					t.Fatalf("received twice: %v", r)
+				}
+				seen[r] = true
+			default:
+				if time.Since(begin) > hang {
+					t.Fatalf("received only %d messages", len(seen))
+				}
+				for _, c := range calls {
+					c.Interrupt()
+				}
+				runtime.Gosched()
+			}
+		}
+		for _, c := range calls[:senders] {
+			equal(t, c.Result(), sent, "a sender")
+		}
+		equal(t, m.Remove(q.id), nil, "Remove")
+		for _, c := range calls[senders:] {
+			// EINVAL is for one that was between two calls.
+			if r := c.Result(); r != removed && r.Err != sysv.EINVAL {
+				t.Errorf("a receiver: %v", r)
+			}
+		}
+		equal(t, len(got), 0, "messages received beyond those that were sent")
 	}},
 }
