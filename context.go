@@ -66,7 +66,7 @@ var (
 const (
 	defaultSpin      = 20 * time.Microsecond
 	defaultPollMin   = time.Millisecond
-	defaultPollMax   = 10 * time.Millisecond
+	defaultPollMax   = 15 * time.Millisecond
 	defaultMaxParked = 128
 
 	// processMaxParked bounds the threads that all handles together park, far

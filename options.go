@@ -211,7 +211,7 @@ func WithPolling(min, max time.Duration) Option {
 
 // WithMaxParked sets how many calls on the handle may sleep in the kernel at
 // once, each of which takes an operating system thread. The default is 128.
-// The rest share one goroutine that polls, every 10 ms at the least. Zero is
+// The rest share one goroutine that polls, every 15 ms at the least. Zero is
 // polling alone. All handles of a process together park at most 2,048.
 func WithMaxParked(n int) Option {
 	return func(o *options) {

@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
+	"path/filepath"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,6 +22,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/internal/sysvtest"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
@@ -504,6 +508,9 @@ func (w *trial) closes() error {
 // TestSignalIgnoredDuringTheWait: a call that sleeps in the kernel already when
 // the program begins to ignore SIGURG can still be ended.
 func TestSignalIgnoredDuringTheWait(t *testing.T) {
+	if sysvtest.Emulated() {
+		t.Skip("qemu-user 7.2 crashes when a signal arrives while its handler is being changed")
+	}
 	q := newQueue(t)
 	testkit.Wait(t, testkit.Start(t, "ignoring meanwhile", fmt.Sprint(q.ID())))
 	wantNone(t, q)
@@ -609,4 +616,60 @@ func (w *trial) ignoreAgainAndAgain() error {
 		}
 	}
 	return w.nobodyTakes(1)
+}
+
+// TestCSharedHost waits in a library that a program in C has loaded, whose signals
+// are that program's. testdata/cshared has both.
+func TestCSharedHost(t *testing.T) {
+	if testing.Short() {
+		t.Skip("-short: it compiles the Go runtime once more, as a C library")
+	}
+	for _, tool := range []string{"go", "cc"} {
+		if _, err := exec.LookPath(tool); err != nil {
+			t.Skip(err)
+		}
+	}
+	goEnv, err := exec.Command("go", "env", "GOHOSTARCH").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if host := strings.TrimSpace(string(goEnv)); host != runtime.GOARCH {
+		t.Skipf("the tests are compiled for %s, and the C compiler is for %s", runtime.GOARCH, host)
+	}
+	dir := t.TempDir()
+	library, host := filepath.Join(dir, "libwaits.so"), filepath.Join(dir, "host")
+	for _, build := range []*exec.Cmd{
+		exec.Command("go", "build", "-buildmode=c-shared", "-o", library, "./testdata/cshared"),
+		exec.Command("cc", "-o", host, "testdata/cshared/host/host.c", "-ldl", "-lpthread"),
+	} {
+		build.Env = append(os.Environ(), "CGO_ENABLED=1")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%v: %v\n%s", build, err, out)
+		}
+	}
+	for _, c := range []struct{ state, env string }{
+		{"nothing", ""},
+		{"ignore-before", ""},
+		{"ignore-after", ""},
+		{"ignore-waiting", ""},
+		{"default-after", ""},
+		{"handle-before", ""},
+		{"handle-after", ""},
+		{"block", ""},
+		{"block-no-preemption", "asyncpreemptoff=1"},
+	} {
+		t.Run(c.state, func(t *testing.T) {
+			cmd := exec.Command(host, library, c.state)
+			cmd.Env = append(os.Environ(), "GODEBUG="+c.env)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			id, rest, _ := strings.Cut(string(out), "\n")
+			if msqid, notNumber := strconv.Atoi(id); notNumber == nil && err != nil {
+				testkit.Reap(t, msqid)
+			}
+			if err != nil || rest != "ok\n" {
+				t.Errorf("%v: %v, it printed %q", cmd, err, out)
+			}
+		})
+	}
 }

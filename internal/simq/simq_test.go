@@ -292,6 +292,33 @@ func blocked(th sysv.Thread, call func() sysvtest.Result) func() sysvtest.Result
 	return func() sysvtest.Result { return <-result }
 }
 
+func TestTimesAreOfTheBubble(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := simq.New().Process(0, 0)
+		id := newQueue(t, p)
+		st, err := p.Stat(id)
+		want(t, err, nil)
+		want(t, st.ChangeTime, time.Now().Unix())
+		for _, c := range []struct {
+			call func() error
+			at   *int64 // the time that the call changes
+		}{
+			{func() error { return p.Send(id, sysvtest.Message(1, "")) }, &st.SendTime},
+			{func() error { return receive(p, id).Err }, &st.ReceiveTime},
+			{func() error { return p.Set(id, st.Attr) }, &st.ChangeTime},
+		} {
+			time.Sleep(time.Minute)
+			want(t, c.call(), nil)
+			*c.at = time.Now().Unix()
+			got, err := p.Stat(id)
+			want(t, err, nil)
+			want(t, got.SendTime, st.SendTime)
+			want(t, got.ReceiveTime, st.ReceiveTime)
+			want(t, got.ChangeTime, st.ChangeTime)
+		}
+	})
+}
+
 func TestBubbleSeesABlockingReceive(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := simq.New().Process(0, 0)

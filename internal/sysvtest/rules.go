@@ -75,9 +75,30 @@ var getRules = []rule{
 		}
 		q.holds()
 	}},
+	{"the id of a removed queue is not used again soon", "ipc_idr_alloc", func(t *testing.T, m Machine) {
+		seen := make(map[int]bool)
+		for range 200 {
+			q := private(t, m)
+			if seen[q.id] {
+				t.Fatalf("the id %d was used again", q.id)
+			}
+			seen[q.id] = true
+			if len(seen)%3 != 0 { // and some stay
+				equal(t, m.Remove(q.id), nil, "Remove")
+			}
+		}
+	}},
 }
 
 var sendRules = []rule{
+	{"the caller's buffer is its own again behind Send", "load_msg", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		msg := Message(1, "abc")
+		equal(t, m.Send(q.id, msg), nil, "Send")
+		sysv.PutType(msg, 2)
+		copy(msg[sysv.HeaderSize:], "xyz")
+		q.holds(Result{Type: 1, Text: "abc"})
+	}},
 	{"messages come out as they were put in", "msgop(2)", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		var sent []Result
