@@ -173,6 +173,9 @@ func (p *poller) run(ended chan struct{}) {
 		if p.round(worthTrying) {
 			interval = 0
 		}
+		if p.q.room.canPark() {
+			p.promote()
+		}
 		interval = min(max(2*interval, p.q.options.pollMin), p.q.options.pollMax)
 		timer.Reset(max(interval, maxShare*time.Since(start)))
 	}
@@ -221,11 +224,32 @@ func (p *poller) groupsFor(types map[int64]bool) []*group {
 func (p *poller) round(groups []*group) bool {
 	done := false
 	for _, g := range groups {
-		for p.serve(g) {
+		// Those that come back while it is served have their turn next time.
+		for n := p.waiting(g); n > 0 && p.serve(g); n-- {
 			done = true
 		}
 	}
 	return done
+}
+
+// waiting returns the number of waits in g.
+func (p *poller) waiting(g *group) int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(g.waits)
+}
+
+// promote lets one wait go and park, which is better: a place for it is free again.
+func (p *poller) promote() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, g := range p.groups {
+		w := g.waits[0] // not claimed: only this goroutine claims
+		g.waits = g.waits[1:]
+		p.drop(g)
+		w.answer <- errRetry
+		return
+	}
 }
 
 // serve tries the operation of g's first wait, and reports whether the next one
@@ -242,9 +266,6 @@ func (p *poller) serve(g *group) bool {
 
 	err := w.op.try()
 	more := err != errWait
-	if !more && p.q.room.canPark() {
-		err = errRetry // a place to park is free again, which is better
-	}
 
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -289,10 +310,10 @@ func (g *gate) look(p *poller, now time.Time) []*group {
 	if stat.Messages == 0 && !sends {
 		return nil
 	}
-	// Times are whole seconds. What happened in the second of the last look
-	// may have left all counts as they were, with other messages behind them:
-	// that is looked at too, but not as often.
-	settled := now.Unix() > max(stat.SendTime, stat.ReceiveTime)+1
+	// Times are whole seconds. What happened after the last look, in the same
+	// second as what it saw, may have left all counts as they were, with other
+	// messages behind them: that is looked at too, but not as often.
+	settled := g.looked.Unix() > max(stat.SendTime, stat.ReceiveTime)+1
 	if stat == g.seen && !added && (settled || now.Sub(g.looked) < unsettledPause) {
 		return nil
 	}
