@@ -144,15 +144,12 @@ inline serveAll(g, todo, w, result) {
 		:: else
 		fi;
 		atomic {
+#ifndef NO_ABANDON
 			if
-			:: result == WAIT && place -> place = false; result = RETRY
-#ifdef NO_ABANDON
-			:: true
-#else
 			:: result == WAIT && abandoned[w] -> result = RETRY
-			:: !(result == WAIT && abandoned[w])
-#endif
+			:: else
 			fi;
+#endif
 			claimed[w] = false;
 			abandoned[w] = false;
 			if
@@ -168,6 +165,16 @@ inline serveAll(g, todo, w, result) {
 		}
 	:: atomic { !(known[g] && len(waits[g]) > 0 && todo > 0) -> known[g] = false; todo = 0 }; break
 	od
+}
+
+/* poller.promote, of a wait of group g */
+inline promote(g, w) {
+	place = false;
+	waits[g] ? w;
+	drop(g);
+	assert(empty(answer[w]));
+	answer[w] ! RETRY;
+	w = 0
 }
 
 /* poller.run */
@@ -203,7 +210,12 @@ proctype poller() {
 		fi;
 		serveAll(0, todo, w, result);
 		todo = len(waits[1]);
-		serveAll(1, todo, w, result)
+		serveAll(1, todo, w, result);
+		if
+		:: atomic { place && len(waits[0]) > 0 -> promote(0, w) }
+		:: atomic { place && len(waits[1]) > 0 -> promote(1, w) }
+		:: true
+		fi
 	od
 }
 
