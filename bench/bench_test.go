@@ -15,19 +15,25 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/chanmq/chanmq/bench/internal/peer"
 )
 
 // TestMain plays the peer when the harness starts the test program as one.
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == "peer" {
-		os.Exit(peerMain(os.Args[2:]))
+		os.Exit(peer.Main(os.Args[2:], endpointKinds, wholeRoles))
 	}
 	os.Exit(m.Run())
 }
 
-func compiled(t *testing.T) programs {
+func compiled(t *testing.T, cases []benchmark) programs {
 	t.Helper()
-	p, err := compile(t.Context(), t.TempDir())
+	// What go build reads is not known to go test, whose cached result would stay.
+	if _, err := os.Stat(filepath.Join("natspeer", "main.go")); err != nil {
+		t.Fatal(err)
+	}
+	p, err := compile(t.Context(), t.TempDir(), cases)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -50,8 +56,8 @@ var needs = map[family][]string{
 // TestEveryCaseYieldsItsFigures runs all cases once in their shortest form, and
 // makes the report of them.
 func TestEveryCaseYieldsItsFigures(t *testing.T) {
-	programs := compiled(t)
 	cases := benchmarks(smokeScale)
+	programs := compiled(t, cases)
 	r := newReport(cases, true)
 	var seen []family
 	for i := range cases {
@@ -107,7 +113,7 @@ func TestEveryCaseYieldsItsFigures(t *testing.T) {
 
 // A session must leave nothing behind, however its case ended.
 func TestSessionLeavesNothingBehind(t *testing.T) {
-	programs := compiled(t)
+	programs := compiled(t, nil)
 	broken := errors.New("broken")
 	cancelled, cancel := context.WithCancel(t.Context())
 	for _, c := range []struct {
@@ -190,5 +196,31 @@ func TestAFailedCaseIsReported(t *testing.T) {
 		if !strings.Contains(text, want) {
 			t.Errorf("the report lacks %q:\n%s", want, text)
 		}
+	}
+}
+
+// Who has no NATS, since go cannot build it, still has the other cases.
+func TestWithoutNATSOnlyItsCasesFail(t *testing.T) {
+	t.Setenv("GOFLAGS", "-unknown") // go build fails
+	var with, without *benchmark
+	cases := benchmarks(smokeScale)
+	for i := range cases {
+		switch cases[i].system {
+		case goNATS.label:
+			with = &cases[i]
+		case chanmqDirect.label:
+			without = &cases[i]
+		}
+	}
+	programs := compiled(t, cases)
+	if _, err := without.execute(t.Context(), programs); err != nil {
+		t.Errorf("%s: %v", without.name(), err)
+	}
+	const want = "compiling the NATS peer: "
+	if _, err := with.execute(t.Context(), programs); err == nil || !strings.HasPrefix(err.Error(), want) {
+		t.Errorf("%s: %v, want %q", with.name(), err, want)
+	}
+	if err := compiled(t, []benchmark{*without}).natsErr; err != nil {
+		t.Errorf("the NATS peer was compiled, and no case needs it: %v", err)
 	}
 }

@@ -18,14 +18,14 @@ const (
 	queueLink linkKind = iota
 	socketLink
 	pipeLink
-	natsLink // over loopback: the peers see to it themselves
+	natsLink // over loopback: the peers, a program of their own, see to it
 )
 
 // system is one way to send and receive messages.
 type system struct {
 	label string
 	c     bool
-	kind  string // of a Go endpoint: endpointKinds
+	kind  string // of a Go endpoint
 	args  []string
 	link  linkKind
 	placement
@@ -123,6 +123,7 @@ type benchmark struct {
 	family family
 	system string // label
 	params params
+	link   linkKind      // between its processes
 	takes  time.Duration // about
 	rounds int           // at most; 0: any number
 	run    func(*session, *figures) error
@@ -230,7 +231,7 @@ func benchmarks(sc scale) (all []benchmark) {
 	} {
 		for _, procs := range procsOf(sys, 0) {
 			add(benchmark{
-				family: roundTrip, system: sys.label, params: params{Procs: procs, Size: 64},
+				family: roundTrip, system: sys.label, params: params{Procs: procs, Size: 64}, link: sys.link,
 				takes: sc.window,
 				run:   func(s *session, f *figures) error { return s.roundTrip(f, sc, sys, procs) },
 			})
@@ -261,7 +262,7 @@ func benchmarks(sc scale) (all []benchmark) {
 		for _, procs := range all {
 			for _, size := range sc.sizes {
 				add(benchmark{
-					family: oneWay, system: w.label, params: params{Procs: procs, Size: size},
+					family: oneWay, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
 					takes: sc.window * 6 / 5,
 					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
 				})

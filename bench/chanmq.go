@@ -2,22 +2,27 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 	"unsafe"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/bench/internal/peer"
 	"github.com/chanmq/chanmq/codec"
 )
 
 // queues are the handles of an endpoint. A side that the role does not use is nil.
 type queues struct{ in, out *chanmq.Queue[[]byte] }
 
-func attach(a arguments) (q queues, err error) {
+func attach(a peer.Arguments) (q queues, err error) {
 	for name, handle := range map[string]**chanmq.Queue[[]byte]{"in": &q.in, "out": &q.out} {
-		id := a.int(name, -1)
+		id := a.Int(name, -1)
 		if id < 0 {
 			continue
 		}
@@ -36,12 +41,12 @@ type channels struct {
 	buffer   int
 }
 
-func openChannels(a arguments) (endpoint, error) {
+func openChannels(a peer.Arguments) (peer.Endpoint, error) {
 	q, err := attach(a)
 	if err != nil {
 		return nil, err
 	}
-	c := &channels{queues: q, buffer: a.int("buffer", 0)}
+	c := &channels{queues: q, buffer: a.Int("buffer", 0)}
 	if q.in != nil {
 		c.receiver = q.in.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(c.buffer))
 	}
@@ -51,9 +56,9 @@ func openChannels(a arguments) (endpoint, error) {
 	return c, nil
 }
 
-// reuse counts C's buffer, what the pump holds, and what the program is about
+// Reuse counts C's buffer, what the pump holds, and what the program is about
 // to put in.
-func (c *channels) reuse() int { return c.buffer + 2 }
+func (c *channels) Reuse() int { return c.buffer + 2 }
 
 func (c *channels) Send(p []byte) error {
 	select {
@@ -75,31 +80,31 @@ func (c *channels) Receive() ([]byte, error) {
 // receiver receives from a Receiver's channel and sends directly.
 type receiver struct{ channels }
 
-func openReceiver(a arguments) (endpoint, error) {
+func openReceiver(a peer.Arguments) (peer.Endpoint, error) {
 	q, err := attach(a)
 	if err != nil {
 		return nil, err
 	}
-	r := &receiver{channels{queues: q, buffer: a.int("buffer", 0)}}
+	r := &receiver{channels{queues: q, buffer: a.Int("buffer", 0)}}
 	if q.in != nil {
 		r.receiver = q.in.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(r.buffer))
 	}
 	return r, nil
 }
 
-func (r *receiver) reuse() int { return 0 }
+func (r *receiver) Reuse() int { return 0 }
 
 func (r *receiver) Send(p []byte) error { return r.out.Send(context.Background(), 1, p) }
 
 // direct sends and receives without channels.
 type direct struct{ queues }
 
-func openDirect(a arguments) (endpoint, error) {
+func openDirect(a peer.Arguments) (peer.Endpoint, error) {
 	q, err := attach(a)
 	return &direct{q}, err
 }
 
-func (d *direct) reuse() int { return 0 }
+func (d *direct) Reuse() int { return 0 }
 
 func (d *direct) Send(p []byte) error { return d.out.Send(context.Background(), 1, p) }
 
@@ -114,7 +119,7 @@ type into struct {
 	m chanmq.Message[[]byte]
 }
 
-func openInto(a arguments) (endpoint, error) {
+func openInto(a peer.Arguments) (peer.Endpoint, error) {
 	q, err := attach(a)
 	return &into{direct: direct{q}}, err
 }
@@ -137,8 +142,8 @@ type structs struct {
 	m                   chanmq.Message[record]
 }
 
-func openStruct(a arguments) (endpoint, error) {
-	if size := a.int("size", 64); size != int(unsafe.Sizeof(record{})) {
+func openStruct(a peer.Arguments) (peer.Endpoint, error) {
+	if size := a.Int("size", 64); size != int(unsafe.Sizeof(record{})) {
 		return nil, fmt.Errorf("a record has %d bytes, not %d", unsafe.Sizeof(record{}), size)
 	}
 	q, err := attach(a)
@@ -155,7 +160,7 @@ func openStruct(a arguments) (endpoint, error) {
 	return s, nil
 }
 
-func (s *structs) reuse() int { return 0 }
+func (s *structs) Reuse() int { return 0 }
 
 // bytes is a record as the roles see texts, for the price of a copy.
 func (r *record) bytes() []byte {
@@ -175,17 +180,17 @@ func (s *structs) Receive() ([]byte, error) {
 
 // wholeRoles are those with more than one receiver, or with none of the calls
 // that all endpoints have.
-var wholeRoles = map[string]func(*peer) error{
-	"crowd":  (*peer).crowd,
-	"cancel": (*peer).cancel,
+var wholeRoles = peer.Roles{
+	"crowd":  playCrowd,
+	"cancel": playCancel,
 }
 
-// crowd is many receivers that wait, each for a type of its own and with a
+// playCrowd is many receivers that wait, each for a type of its own and with a
 // goroutine that reads its channel: the CPU they take while nothing comes, the
 // threads, and the latency of messages to some of them.
-func (p *peer) crowd() error {
-	ids, receivers := p.a.ints("queues"), p.a.int("receivers", 1)
-	expected := p.a.int("expected", 0)
+func playCrowd(p *peer.Peer) error {
+	ids, receivers := p.Args.Ints("queues"), p.Args.Int("receivers", 1)
+	expected := p.Args.Int("expected", 0)
 	latency := make(chan int64, expected)
 	failed := make(chan error, 1)
 	fail := func(err error) {
@@ -194,7 +199,7 @@ func (p *peer) crowd() error {
 		default:
 		}
 	}
-	switch p.kind {
+	switch p.Kind {
 	case "chanmq":
 		handles := make([]*chanmq.Queue[[]byte], len(ids))
 		for i, id := range ids {
@@ -208,7 +213,7 @@ func (p *peer) crowd() error {
 			r := handles[i%len(handles)].Receiver(context.Background(), chanmq.OfType(int64(1+i)))
 			go func() {
 				for m := range r.C() {
-					latency <- now() - stamp(m.Value)
+					latency <- peer.Now() - peer.Stamp(m.Value)
 				}
 				fail(fmt.Errorf("a receiver ended: %w", r.Err()))
 			}()
@@ -219,7 +224,7 @@ func (p *peer) crowd() error {
 			c := make(chan []byte)
 			go func() {
 				defer close(c)
-				buf := alignedBuffer(typeSize + maxText)
+				buf := alignedBuffer(typeSize + peer.MaxText)
 				for {
 					n, err := msgrcvBlocking(id, buf, 1+i)
 					if err != nil {
@@ -231,31 +236,31 @@ func (p *peer) crowd() error {
 			}()
 			go func() {
 				for m := range c {
-					latency <- now() - stamp(m)
+					latency <- peer.Now() - peer.Stamp(m)
 				}
 			}()
 		}
 	default:
-		return fmt.Errorf("no crowd of %q", p.kind)
+		return fmt.Errorf("no crowd of %q", p.Kind)
 	}
-	if err := p.ready(""); err != nil {
+	if err := p.Ready(""); err != nil {
 		return err
 	}
-	time.Sleep(p.a.duration("settle"))
-	start, startCPU := now(), cpuTime()
-	time.Sleep(p.a.duration("window"))
-	used, elapsed := float64(cpuTime()-startCPU), float64(now()-start)
-	p.figure("cpu_ns_per_s", used/elapsed*1e9)
-	p.figure("cpu_ns", used)
+	time.Sleep(p.Args.Duration("settle"))
+	start, startCPU := peer.Now(), peer.CPUTime()
+	time.Sleep(p.Args.Duration("window"))
+	used, elapsed := float64(peer.CPUTime()-startCPU), float64(peer.Now()-start)
+	p.Figure("cpu_ns_per_s", used/elapsed*1e9)
+	p.Figure("cpu_ns", used)
 	n, err := threads()
 	if err != nil {
 		return err
 	}
-	p.figure("threads", float64(n))
+	p.Figure("threads", float64(n))
 	if expected == 0 {
 		return nil
 	}
-	if err := p.ready("idle"); err != nil {
+	if err := p.Ready("idle"); err != nil {
 		return err
 	}
 	samples := make([]int64, 0, expected)
@@ -267,14 +272,28 @@ func (p *peer) crowd() error {
 			return err
 		}
 	}
-	p.samples("latency", samples)
+	p.Samples("latency", samples)
 	return nil
 }
 
-// cancel ends waits that have been going on for idle: how long until the call
+// threads is the number of threads of this process.
+func threads() (int, error) {
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(status)) {
+		if value, ok := strings.CutPrefix(line, "Threads:"); ok {
+			return strconv.Atoi(strings.TrimSpace(value))
+		}
+	}
+	return 0, errors.New("/proc/self/status: no Threads line")
+}
+
+// playCancel ends waits that have been going on for idle: how long until the call
 // has returned, or the channel is closed.
-func (p *peer) cancel() error {
-	q, err := chanmq.Attach(p.a.int("in", -1))
+func playCancel(p *peer.Peer) error {
+	q, err := chanmq.Attach(p.Args.Int("in", -1))
 	if err != nil {
 		return err
 	}
@@ -282,7 +301,7 @@ func (p *peer) cancel() error {
 		_, err := q.Receive(ctx, chanmq.Any())
 		return err
 	}
-	if p.kind == "chanmq" {
+	if p.Kind == "chanmq" {
 		receive = func(ctx context.Context) error {
 			r := q.Receiver(ctx, chanmq.Any())
 			for range r.C() {
@@ -291,20 +310,20 @@ func (p *peer) cancel() error {
 			return r.Err()
 		}
 	}
-	if err := p.ready(""); err != nil {
+	if err := p.Ready(""); err != nil {
 		return err
 	}
-	samples := make([]int64, 0, p.a.int("count", 100))
+	samples := make([]int64, 0, p.Args.Int("count", 100))
 	for len(samples) < cap(samples) {
 		ctx, cancel := context.WithCancel(context.Background())
 		var returned int64
 		var wg sync.WaitGroup
 		wg.Go(func() {
 			err = receive(ctx)
-			returned = now()
+			returned = peer.Now()
 		})
-		time.Sleep(p.a.duration("idle"))
-		start := now()
+		time.Sleep(p.Args.Duration("idle"))
+		start := peer.Now()
 		cancel()
 		wg.Wait()
 		if ctx.Err() == nil || err == nil {
@@ -312,6 +331,6 @@ func (p *peer) cancel() error {
 		}
 		samples = append(samples, returned-start)
 	}
-	p.samples("cancel", samples)
+	p.Samples("cancel", samples)
 	return q.Close()
 }

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"fmt"
 	"io"
 	"net"
 	"os"
@@ -9,30 +8,24 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/chanmq/chanmq/bench/internal/peer"
 )
 
-// endpointKinds are the Go peers. What is named "-channel" hands received
-// messages over on a Go channel, as a program that selects needs it.
-var endpointKinds = map[string]func(arguments) (endpoint, error){
+// endpointKinds are those of this program as a peer. What is named "-channel"
+// hands received messages over on a Go channel, as a program that selects needs
+// it.
+var endpointKinds = peer.Kinds{
 	"chanmq":         openChannels,
 	"chanmq-receive": openReceiver,
 	"chanmq-direct":  openDirect,
 	"chanmq-into":    openInto,
 	"chanmq-struct":  openStruct,
 	"msgrcv":         openMsgrcv,
-	"msgrcv-channel": func(a arguments) (endpoint, error) { return pumped(openMsgrcv(a)) },
+	"msgrcv-channel": func(a peer.Arguments) (peer.Endpoint, error) { return pumped(openMsgrcv(a)) },
 	"unix":           openUnix,
-	"unix-channel":   func(a arguments) (endpoint, error) { return pumped(openUnix(a)) },
+	"unix-channel":   func(a peer.Arguments) (peer.Endpoint, error) { return pumped(openUnix(a)) },
 	"pipe":           openPipe,
-	"nats":           openNATS,
-}
-
-func openEndpoint(kind string, a arguments) (endpoint, error) {
-	open, ok := endpointKinds[kind]
-	if !ok {
-		return nil, fmt.Errorf("no endpoint %q", kind)
-	}
-	return open(a)
 }
 
 // msgrcv is what a wrapper of the system calls does: they block, and the Go
@@ -44,12 +37,12 @@ type msgrcv struct {
 
 const typeSize = int(unsafe.Sizeof(int(0))) // C's long is Go's int on Linux
 
-func openMsgrcv(a arguments) (endpoint, error) {
+func openMsgrcv(a peer.Arguments) (peer.Endpoint, error) {
 	return &msgrcv{
-		in:       a.int("in", -1),
-		out:      a.int("out", -1),
-		received: alignedBuffer(typeSize + maxText),
-		toSend:   alignedBuffer(typeSize + maxText),
+		in:       a.Int("in", -1),
+		out:      a.Int("out", -1),
+		received: alignedBuffer(typeSize + peer.MaxText),
+		toSend:   alignedBuffer(typeSize + peer.MaxText),
 	}, nil
 }
 
@@ -58,7 +51,7 @@ func alignedBuffer(n int) []byte {
 	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), n)
 }
 
-func (m *msgrcv) reuse() int { return 0 }
+func (m *msgrcv) Reuse() int { return 0 }
 
 func (m *msgrcv) Send(p []byte) error {
 	*(*int)(unsafe.Pointer(&m.toSend[0])) = 1
@@ -103,16 +96,16 @@ func msgrcvBlocking(id int, buf []byte, msgtyp int) (int, error) {
 
 // channel is an endpoint whose messages a goroutine puts into a Go channel.
 type channel struct {
-	endpoint
+	peer.Endpoint
 	c   chan []byte
 	err error // set before c is closed
 }
 
-func pumped(ep endpoint, err error) (endpoint, error) {
+func pumped(ep peer.Endpoint, err error) (peer.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &channel{endpoint: ep, c: make(chan []byte)}
+	c := &channel{Endpoint: ep, c: make(chan []byte)}
 	go func() {
 		defer close(c.c)
 		for {
@@ -142,16 +135,16 @@ type unixSocket struct {
 	received []byte
 }
 
-func openUnix(a arguments) (endpoint, error) {
-	f := os.NewFile(uintptr(a.int("fd", -1)), "socket")
+func openUnix(a peer.Arguments) (peer.Endpoint, error) {
+	f := os.NewFile(uintptr(a.Int("fd", -1)), "socket")
 	conn, err := net.FileConn(f) // a duplicate, without blocking
 	if err != nil {
 		return nil, err
 	}
-	return &unixSocket{conn: conn, received: make([]byte, maxText)}, f.Close()
+	return &unixSocket{conn: conn, received: make([]byte, peer.MaxText)}, f.Close()
 }
 
-func (u *unixSocket) reuse() int { return 0 }
+func (u *unixSocket) Reuse() int { return 0 }
 
 func (u *unixSocket) Send(p []byte) error {
 	_, err := u.conn.Write(p)
@@ -170,10 +163,10 @@ type pipe struct {
 	received []byte
 }
 
-func openPipe(a arguments) (endpoint, error) {
-	p := &pipe{received: make([]byte, a.int("size", 64))}
+func openPipe(a peer.Arguments) (peer.Endpoint, error) {
+	p := &pipe{received: make([]byte, a.Int("size", 64))}
 	for name, f := range map[string]**os.File{"rfd": &p.in, "wfd": &p.out} {
-		fd := a.int(name, -1)
+		fd := a.Int(name, -1)
 		if fd < 0 {
 			continue
 		}
@@ -186,7 +179,7 @@ func openPipe(a arguments) (endpoint, error) {
 	return p, nil
 }
 
-func (p *pipe) reuse() int { return 0 }
+func (p *pipe) Reuse() int { return 0 }
 
 func (p *pipe) Send(b []byte) error {
 	_, err := p.out.Write(b)

@@ -17,11 +17,13 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/chanmq/chanmq/bench/internal/peer"
 )
 
 func main() {
 	if len(os.Args) > 1 && os.Args[1] == "peer" {
-		os.Exit(peerMain(os.Args[2:]))
+		os.Exit(peer.Main(os.Args[2:], endpointKinds, wholeRoles))
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -80,7 +82,7 @@ func run() error {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	programs, err := compile(ctx, dir)
+	programs, err := compile(ctx, dir, cases)
 	if err != nil {
 		return err
 	}

@@ -26,11 +26,16 @@ import (
 //go:embed c/peer.c
 var cSource string
 
-// programs are what peers run: this program, and the C one.
-type programs struct{ self, c string }
+// programs are what peers run: this program, the C one, and the one over NATS.
+type programs struct {
+	self, c, nats string
+	natsErr       error // why there is no NATS peer
+}
 
-// compile builds the C peer in dir.
-func compile(ctx context.Context, dir string) (programs, error) {
+// compile builds the C peer in dir, and the NATS one if one of the cases needs
+// it. Without C there is nothing to compare with; without NATS only its cases
+// fail.
+func compile(ctx context.Context, dir string, cases []benchmark) (programs, error) {
 	self, err := os.Executable()
 	if err != nil {
 		return programs{}, err
@@ -39,11 +44,19 @@ func compile(ctx context.Context, dir string) (programs, error) {
 	if cc == "" {
 		cc = "cc"
 	}
-	p := programs{self: self, c: filepath.Join(dir, "peer")}
+	p := programs{self: self, c: filepath.Join(dir, "peer"), nats: filepath.Join(dir, "natspeer")}
 	cmd := exec.CommandContext(ctx, cc, "-O2", "-Wall", "-x", "c", "-o", p.c, "-")
 	cmd.Stdin = strings.NewReader(cSource)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return programs{}, fmt.Errorf("compiling the C baseline with %s (set CC to use another): %w\n%s", cc, err, out)
+	}
+	if !slices.ContainsFunc(cases, func(b benchmark) bool { return b.link == natsLink }) {
+		return p, nil
+	}
+	// As go run does, it builds where git does not trust the folder's owner.
+	cmd = exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", p.nats, "github.com/chanmq/chanmq/bench/natspeer")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		p.natsErr = fmt.Errorf("compiling the NATS peer: %w: %s", err, excerpt(out))
 	}
 	return p, nil
 }
@@ -168,12 +181,18 @@ type process struct {
 // start runs a peer and waits until it is ready. procs is GOMAXPROCS, 0 for
 // what Go chooses.
 func (s *session) start(sys system, role string, procs int, files []*os.File, args ...string) (*process, error) {
+	var program string
 	var argv []string
-	program := s.programs.self
-	if sys.c {
+	switch {
+	case sys.c:
 		program = s.programs.c
-	} else {
-		argv = []string{"peer", sys.kind}
+	case sys.link == natsLink:
+		if err := s.programs.natsErr; err != nil {
+			return nil, err
+		}
+		program, argv = s.programs.nats, []string{sys.kind}
+	default:
+		program, argv = s.programs.self, []string{"peer", sys.kind}
 	}
 	argv = append(append(append(argv, role), sys.args...), args...)
 	cmd := exec.Command(program, argv...)
@@ -289,16 +308,22 @@ func (p *process) kill() error {
 
 // failed ends the process and adds what it said last to err.
 func (p *process) failed(err error) error {
-	const most = 500
 	err = errors.Join(err, p.end())
-	said := strings.TrimSpace(p.stderr.String())
-	if len(said) > most {
-		said = said[:most] + "..."
-	}
+	said := excerpt(p.stderr.Bytes())
 	if said == "" {
 		return fmt.Errorf("%s: %w", p.name, err)
 	}
 	return fmt.Errorf("%s: %w: %s", p.name, err, said)
+}
+
+// excerpt is as much of a program's output as an error holds.
+func excerpt(output []byte) string {
+	const most = 500
+	output = bytes.TrimSpace(output)
+	if len(output) > most {
+		return string(output[:most]) + "..."
+	}
+	return string(output)
 }
 
 // next returns the next line, or why there is none.

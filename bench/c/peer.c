@@ -1,7 +1,7 @@
 /*
  * The C baseline: the roles that a peer of a benchmark plays, over System V
  * message queues, by the calls that every C program uses. The Go peers play the
- * same roles (peer.go) and speak the same protocol with the harness:
+ * same roles (internal/peer) and speak the same protocol with the harness:
  *
  *   peer ROLE key=value...
  *
