@@ -66,8 +66,12 @@ var (
 const (
 	defaultSpin      = 20 * time.Microsecond
 	defaultPollMin   = time.Millisecond
-	defaultPollMax   = 15 * time.Millisecond
 	defaultMaxParked = 128
+
+	// defaultPollMax is not 15 ms because the runtime sleeps for whole
+	// milliseconds, rounded down: it would sleep for 14 of 15, and once more for
+	// the rest.
+	defaultPollMax = 15*time.Millisecond + 60*time.Microsecond
 
 	// processMaxParked bounds the threads that all handles together park, far
 	// below the 10,000 at which the Go runtime ends the program.
@@ -147,9 +151,10 @@ type wait struct {
 	room   *room
 	op     operation
 	spin   *spinner
-	waited bool      // the last run had to wait
-	owing  bool      // a goroutine that was just made ready has not had its turn
-	turned time.Time // when the others last had theirs
+	waited bool          // the last run had to wait
+	owing  bool          // a goroutine that was just made ready may not have had its turn
+	turned time.Time     // when the others last had theirs
+	slept  time.Duration // the last time that it slept
 	thread sysv.Thread
 
 	// For park: the end of ctx calls interrupt, from watch to unwatch.
@@ -190,49 +195,10 @@ func (w *wait) run(ctx context.Context) error {
 		return err
 	}
 	start := time.Now()
-	if w.owing || start.Sub(w.turned) > turnInterval {
-		w.giveWay(start)
-	}
+	w.lastTurn(start)
 	err = w.sleep(ctx)
-	w.spin.slept(time.Since(start), w.room.q.options.spin)
-	return err
-}
-
-// triesPerTurn is how many tries a spin makes before it gives way to other
-// goroutines, which costs half as much as a try, and is time in which a message
-// is not noticed.
-const triesPerTurn = 16
-
-// spinFor tries again and again for the time that the spinner grants.
-func (w *wait) spinFor(ctx context.Context) error {
-	budget := w.spin.begin(w.room.q.options.spin)
-	if budget == 0 {
-		return errWait
-	}
-	done := ctx.Done()
-	var start time.Time
-	var spun time.Duration
-	err := errWait
-	// Under a simulated clock time may stand still, so the number of tries is
-	// limited too: none is faster than 50 ns.
-	limit := int(budget / (50 * time.Nanosecond))
-	for tries := 1; err == errWait && spun <= budget && tries <= limit; tries++ {
-		if tries%triesPerTurn == 0 {
-			if start.IsZero() {
-				start = time.Now()
-			}
-			runtime.Gosched()
-			spun = time.Since(start)
-			select {
-			case <-done:
-				w.spin.end(false)
-				return ctxError(ctx)
-			default:
-			}
-		}
-		err = w.op.try()
-	}
-	w.spin.end(err != errWait)
+	w.slept = time.Since(start)
+	w.spin.slept(w.slept, w.room.q.options.spin)
 	return err
 }
 
@@ -263,14 +229,30 @@ func (w *wait) sleep(ctx context.Context) error {
 // gives way. After forcePreemptNS, 10 ms, the runtime's monitor counts it as one
 // that hogs its processor, and takes that away during every system call, which
 // costs three times as much as the call (runtime/proc.go, retake).
-const turnInterval = 5 * time.Millisecond
+const turnInterval = 9 * time.Millisecond
+
+// lastTurn lets others run before a sleep, where that is needed. A thread that
+// blocks takes its processor along until the monitor notices, up to 10 ms later.
+// It is left out where nobody waits for it, since it also wakes an idle thread to
+// look for work, unless there is no processor for that.
+func (w *wait) lastTurn(now time.Time) {
+	switch {
+	case w.owing:
+		// Giving way has no effect one time in 61, when the scheduler takes
+		// this goroutine first, so that others cannot starve it. Whoever was
+		// given a message must not have to wait for the next one.
+		w.owing = false
+		w.giveWay(now)
+	case runtime.GOMAXPROCS(0) == 1, now.Add(w.slept).Sub(w.turned) > turnInterval:
+		// That is, when this sleep will most likely end too late for a turn.
+		w.giveWay(now)
+	}
+}
 
 // giveWay lets other goroutines of this processor run, above all the one that
-// was just given a message: a thread that blocks takes the processor along until
-// the monitor notices, up to 10 ms later. It is left out where nobody waits,
-// since it also wakes an idle thread to look for work.
+// was just given a message.
 func (w *wait) giveWay(now time.Time) {
-	w.owing, w.turned = false, now
+	w.turned = now
 	runtime.Gosched()
 }
 
@@ -374,67 +356,4 @@ func (w *wait) release() {
 		<-w.unwatched
 	}
 	w.unwatch = nil
-}
-
-// spinner decides whether spinning is worth it, from what it has lately come
-// to. It may be shared by goroutines: its fields are atomic, and a mixed-up
-// update costs a spin too many or too few.
-type spinner struct {
-	slow  atomic.Bool  // the last sleep was so long that spinning has no chance
-	skip  atomic.Int32 // how many waits to leave out
-	fails atomic.Int32 // how many spins in a row were in vain
-}
-
-// spinning counts the goroutines of the process that spin. More of them than
-// processors would only keep each other from running.
-var spinning atomic.Int32
-
-const (
-	// A wait that slept more than slowTraffic budgets says that messages are
-	// far apart.
-	slowTraffic = 10
-	// A probe, after failures, is this many budgets long: two programs that
-	// both sleep answer each other no faster than two wake-ups, and find back
-	// into spinning only if one of them spins through the other's.
-	probeBudgets = 5
-	// After so many failures in a row, spins are as rare as they get: one
-	// wait in 2 to the power of it.
-	maxFails = 10
-)
-
-// begin returns how long to spin, zero for not at all.
-func (s *spinner) begin(budget time.Duration) time.Duration {
-	if budget <= 0 || s.slow.Load() {
-		return 0
-	}
-	if s.skip.Load() > 0 {
-		s.skip.Add(-1)
-		return 0
-	}
-	if spinning.Add(1) > int32(runtime.GOMAXPROCS(0)) {
-		spinning.Add(-1)
-		return 0
-	}
-	if s.fails.Load() > 0 {
-		return probeBudgets * budget
-	}
-	return budget
-}
-
-// end tells how the spin that begin allowed came out.
-func (s *spinner) end(success bool) {
-	spinning.Add(-1)
-	if !success {
-		s.skip.Store(1<<min(s.fails.Add(1), maxFails) - 1)
-	} else if s.fails.Load() > 0 {
-		s.fails.Store(0)
-		s.skip.Store(0)
-	}
-}
-
-// slept tells how long a wait slept, when it had not spun or in vain.
-func (s *spinner) slept(d, budget time.Duration) {
-	if slow := d > slowTraffic*budget; slow != s.slow.Load() {
-		s.slow.Store(slow)
-	}
 }

@@ -128,12 +128,21 @@ func (o *send) try() error {
 	if err == sysv.EAGAIN {
 		return errWait
 	}
-	return o.refused(id, err)
+	return o.done(id, err)
 }
 
 func (o *send) block(t sysv.Thread) error {
 	id := o.q.msqid()
-	return o.refused(id, t.Send(id, o.msg))
+	return o.done(id, t.Send(id, o.msg))
+}
+
+// done notes that the kernel has taken the message, or explains why it has not.
+func (o *send) done(id int, err error) error {
+	if err != nil {
+		return o.refused(id, err)
+	}
+	processSends.Add(1)
+	return nil
 }
 
 // refused tells the two meanings of EINVAL apart: a message that is larger than

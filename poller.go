@@ -150,13 +150,24 @@ const maxShare = 4
 func (p *poller) run(ended chan struct{}) {
 	defer close(ended)
 	interval := p.q.options.pollMin
-	timer := time.NewTimer(interval)
+	// A timer with a function, which is started again before anything else, lets
+	// the machine rest. The runtime wakes a thread beside the one that runs this,
+	// to sleep until the next timer; and wakes it again for a timer that comes
+	// later, as one with a channel does: it begins when somebody waits for it.
+	// What the function starts ends at once, whatever has become of run.
+	tick := make(chan struct{}, 1)
+	timer := time.AfterFunc(interval, func() {
+		select {
+		case tick <- struct{}{}:
+		default: // one look is enough
+		}
+	})
 	defer timer.Stop()
 	var gate gate
 	for {
 		kicked := false
 		select {
-		case <-timer.C:
+		case <-tick:
 		case <-p.kick:
 			kicked = true
 		}
@@ -164,6 +175,9 @@ func (p *poller) run(ended chan struct{}) {
 			return
 		}
 		start := time.Now()
+		interval = min(2*interval, p.q.options.pollMax)
+		pause := interval
+		timer.Reset(pause)
 		var worthTrying []*group
 		if kicked {
 			worthTrying = p.everyGroup()
@@ -171,13 +185,14 @@ func (p *poller) run(ended chan struct{}) {
 			worthTrying = gate.look(p, start)
 		}
 		if p.round(worthTrying) {
-			interval = 0
+			interval = p.q.options.pollMin
 		}
 		if p.q.room.canPark() {
 			p.promote()
 		}
-		interval = min(max(2*interval, p.q.options.pollMin), p.q.options.pollMax)
-		timer.Reset(max(interval, maxShare*time.Since(start)))
+		if due := max(interval, maxShare*time.Since(start)); due != pause {
+			timer.Reset(due)
+		}
 	}
 }
 

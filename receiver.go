@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"reflect"
+	"runtime"
 	"sync"
 	"sync/atomic"
-	"time"
 )
 
 // A Receiver moves the messages that a [Selector] selects from the queue into
@@ -31,10 +31,11 @@ type Receiver[T any] struct {
 	stopTaking           context.CancelCauseFunc // ends taking
 
 	// Of the pump, until done is closed; then guarded by mu.
-	op   receive
-	held []Message[T] // taken, decoded, and not sent to c yet
-	ring []raw        // the raw forms of the last cap(c)+1 values, held ones included; see slot
-	sent uint64       // how many values were sent to c
+	op     receive
+	stream stream
+	held   []Message[T] // taken, decoded, and not sent to c yet
+	ring   []raw        // the raw forms of the last cap(c)+1 values, held ones included; see slot
+	sent   uint64       // how many values were sent to c
 
 	done chan struct{} // closed when the pump has ended
 	err  atomic.Value  // receiverEnd: why it ended; set before c is closed
@@ -171,12 +172,12 @@ func (r *Receiver[T]) pump() {
 }
 
 // maxBatch is how many messages a pump takes before it delivers the first, if
-// that many stand in the queue and C has room for them. Each delivery to a
-// program that waits wakes a thread, which costs more than taking a message.
-const maxBatch = 16
+// that many come at once and C has room for them. Each delivery to a program that
+// waits wakes a thread, which costs more than taking a message.
+const maxBatch = 64
 
-// take waits for a message and holds it; and more, if there were some without
-// waiting last time. It ends early at a message that does not decode.
+// take waits for a message and holds it, and with it those that follow at once.
+// It ends early at a message that does not decode.
 func (r *Receiver[T]) take() (undecoded *DecodeError, err error) {
 	if err := r.op.run(r.taking); err != nil {
 		return nil, err
@@ -187,13 +188,30 @@ func (r *Receiver[T]) take() (undecoded *DecodeError, err error) {
 		if undecoded := r.hold(); undecoded != nil {
 			return undecoded, nil
 		}
-		if r.op.waited || len(r.held) == room || r.taking.Err() != nil {
-			return nil, nil
-		}
-		if r.op.try() != nil {
+		if len(r.held) == room || r.taking.Err() != nil || !r.another() {
 			return nil, nil // run will find the reason again
 		}
 	}
+}
+
+// another takes one more message if there is one. If messages have lately come
+// one behind the other, it tries for about the time that a program needs to send
+// one: a pump is faster than that, and would deliver each by itself.
+func (r *Receiver[T]) another() bool {
+	tries := 0
+	if !r.op.waited || len(r.held) > 1 {
+		tries = 1 // there were some
+	}
+	if r.stream.expected(len(r.held)) {
+		tries = triesPerFollower
+	}
+	for range tries {
+		if r.op.try() == nil {
+			r.stream.came()
+			return true
+		}
+	}
+	return false
 }
 
 // hold keeps the message that op took, decoded in held and raw in the ring.
@@ -237,7 +255,7 @@ func (r *Receiver[T]) deliver() bool {
 	if r.op.owing && r.op.waited {
 		// Messages come one by one: the program can have this one now, or
 		// after a system call that most likely finds no other.
-		r.op.giveWay(time.Now())
+		runtime.Gosched()
 	}
 	return true
 }

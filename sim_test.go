@@ -629,6 +629,66 @@ func TestCancelAndMessageAtOnce(t *testing.T) {
 	}
 }
 
+// TestReceiverTakesNoMoreThanItHasRoomFor: C's buffer and one message, however
+// messages come: at once, one by one, or whenever the Receiver looks for one
+// behind another.
+func TestReceiverTakesNoMoreThanItHasRoomFor(t *testing.T) {
+	const messages = 150
+	for _, buffer := range []int{0, 1, 5, 63, 64, 100} {
+		for way, come := range map[string]func(t *testing.T, m *machine, id int){
+			"at once": func(t *testing.T, m *machine, id int) {
+				for n := range messages {
+					m.puts(t, id, 1, n)
+				}
+			},
+			"one by one": func(t *testing.T, m *machine, id int) {
+				for n := range messages {
+					m.puts(t, id, 1, n)
+					synctest.Wait()
+				}
+			},
+			"when it looks": func(t *testing.T, m *machine, id int) {
+				sent := 0
+				m.faults(func(_ int, c simq.Call) error {
+					if c.Op == simq.Receive && sent < messages {
+						m.puts(t, id, 1, sent)
+						sent++
+					}
+					return nil
+				})
+				synctest.Wait()
+				m.faults(nil)
+				for ; sent < messages; sent++ {
+					m.puts(t, id, 1, sent)
+				}
+			},
+		} {
+			t.Run(fmt.Sprintf("buffer %d, messages %s", buffer, way), func(t *testing.T) {
+				onMachine(t, func(t *testing.T, m *machine) {
+					q := m.private(t)
+					r := q.Receiver(t.Context(), chanmq.Any(), chanmq.WithBuffer(buffer))
+					synctest.Wait()
+					come(t, m, q.ID())
+					for read := 0; read < messages; read++ {
+						synctest.Wait()
+						stat, err := q.Stat()
+						if err != nil {
+							t.Fatal(err)
+						}
+						want := min(read+buffer+1, messages)
+						if taken := messages - stat.Messages; taken != want {
+							t.Fatalf("when %d messages have been read, %d are taken, want %d", read, taken, want)
+						}
+						if m := <-r.C(); numberIn(m.Value) != read {
+							t.Fatalf("message %d came as number %d", numberIn(m.Value), read)
+						}
+					}
+				})
+			})
+		}
+	}
+}
+
 // TestMessageBeatsInterrupt lets the message come when the signal is on its way:
 // what the kernel has given to a thread is returned, whatever else it is told.
 func TestMessageBeatsInterrupt(t *testing.T) {
