@@ -362,13 +362,13 @@ func (r *report) idleTimeTable(w *strings.Builder, cases []*result) {
 }
 
 func (r *report) pacedTable(w *strings.Builder, cases []*result) {
-	head(w, 2, "receiver", "GOMAXPROCS", "messages/s", "CPU, of a core", "CPU per message", "CPU, of C", "latency p50", "latency p99")
+	head(w, 2, "receiver", "GOMAXPROCS", "messages/s", "CPU, of a core", "CPU per message", "CPU, of C", "thread switches per message", "latency p50", "latency p99")
 	for _, c := range cases {
 		p := c.Params
 		p.Procs = 0
 		base := r.find(paced, cBlocking.label, p)
 		row(w, c.System, c.procs(), fmt.Sprint(p.Rate), c.cell("cpu_ns_per_s", perSecond), c.cell("cpu_ns_per_message", duration),
-			c.ratio("cpu_ns_per_s", base), c.cell("latency_p50", duration), c.cell("latency_p99", duration))
+			c.ratio("cpu_ns_per_s", base), c.cell("switches_per_message", digits), c.cell("latency_p50", duration), c.cell("latency_p99", duration))
 	}
 	fmt.Fprintln(w)
 }

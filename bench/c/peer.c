@@ -82,6 +82,14 @@ static long cpu(void)
 	       (u.ru_utime.tv_usec + u.ru_stime.tv_usec) * 1000;
 }
 
+/* How often this process has left a core, to wait or because another had its turn. */
+static long switches(void)
+{
+	struct rusage u;
+	getrusage(RUSAGE_SELF, &u);
+	return u.ru_nvcsw + u.ru_nivcsw;
+}
+
 static void send(int id, size_t size)
 {
 	while (msgsnd(id, &message, size, flags) < 0)
@@ -232,7 +240,7 @@ static void meter(void)
 	ready();
 	for (long i = 0; i < skip; i++)
 		receive(in);
-	long start = now(), start_cpu = cpu();
+	long start = now(), start_cpu = cpu(), start_switches = switches();
 	for (long i = 0; i < count; i++) {
 		receive(in);
 		latency[i] = now() - message.head.stamp;
@@ -240,6 +248,7 @@ static void meter(void)
 	long used = cpu() - start_cpu, elapsed = now() - start;
 	printf("figure cpu_ns_per_s %.1f\n", (double)used / elapsed * SECOND);
 	printf("figure cpu_ns_per_message %.1f\n", (double)used / count);
+	printf("figure switches_per_message %.3f\n", (double)(switches() - start_switches) / count);
 	print_samples("latency", latency, count);
 }
 

@@ -309,7 +309,7 @@ func (p *Peer) meter() error {
 	}
 	count := p.Args.Int("count", 1000)
 	latency := make([]int64, 0, count)
-	start, startCPU := Now(), CPUTime()
+	start, startCPU, startSwitches := Now(), CPUTime(), switches()
 	for range count {
 		in, err := p.ep.Receive()
 		if err != nil {
@@ -320,6 +320,7 @@ func (p *Peer) meter() error {
 	used, elapsed := float64(CPUTime()-startCPU), float64(Now()-start)
 	p.Figure("cpu_ns_per_s", used/elapsed*1e9)
 	p.Figure("cpu_ns_per_message", used/float64(count))
+	p.Figure("switches_per_message", float64(switches()-startSwitches)/float64(count))
 	p.Samples("latency", latency)
 	return nil
 }
@@ -389,9 +390,20 @@ func Now() int64 { return startedMonotonic + int64(time.Since(started)) }
 
 // CPUTime is the user and system time of this process in ns.
 func CPUTime() int64 {
-	var u unix.Rusage
+	u := usage()
+	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// switches is how often threads of this process have left a core, to wait or
+// because another thread had its turn.
+func switches() int64 {
+	u := usage()
+	return int64(u.Nvcsw) + int64(u.Nivcsw)
+}
+
+func usage() (u unix.Rusage) {
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &u); err != nil {
 		panic(err) // its arguments are constant
 	}
-	return u.Utime.Nano() + u.Stime.Nano()
+	return u
 }
