@@ -19,7 +19,7 @@ import (
 //
 //   - poll: the operation with IPC_NOWAIT, through a raw system call;
 //   - spin: the same for some 20 microseconds, giving way to other goroutines,
-//     as long as spinning has lately been worth it;
+//     as long as spinning has lately been worth it: spin.go;
 //   - park: a blocking system call, whose thread is sent a signal when the wait
 //     has to end early; or, where that cannot be had, the shared poller of
 //     poller.go.
