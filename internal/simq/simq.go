@@ -367,6 +367,12 @@ func (p *Process) NewThread() sysv.Thread {
 	return &thread{p: p, tid: p.k.newPID()}
 }
 
+// NewAlarm implements [sysv.Kernel].
+func (p *Process) NewAlarm() sysv.Alarm { return sysv.NewTimerAlarm() }
+
+// UID implements [sysv.Kernel].
+func (p *Process) UID() int { return int(p.uid) }
+
 // textSize is the size of the text in a message, or of the room for it in a
 // buffer; negative where not even the type has room.
 func textSize(msg []byte) int { return len(msg) - sysv.HeaderSize }

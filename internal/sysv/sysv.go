@@ -12,7 +12,9 @@ package sysv
 
 import (
 	"math"
+	"reflect"
 	"syscall"
+	"time"
 	"unsafe"
 )
 
@@ -80,6 +82,10 @@ type Kernel interface {
 	Limits() (Limits, error)
 	// NewThread returns a place for blocking calls, one at a time.
 	NewThread() Thread
+	// NewAlarm returns a place to sleep, for one goroutine at a time.
+	NewAlarm() Alarm
+	// UID returns the user id that permissions are checked for.
+	UID() int
 }
 
 // Thread is the place where one goroutine at a time makes a blocking call that
@@ -101,6 +107,39 @@ type Thread interface {
 	Interrupt()
 	// Leave undoes Enter.
 	Leave()
+}
+
+// Alarm is the place where one goroutine at a time sleeps, and others can end that.
+type Alarm interface {
+	// Sleep returns after d, or when Ring is called; at once if it was called
+	// since the last Sleep ended.
+	Sleep(d time.Duration)
+	// Ring ends the sleep, or the next one.
+	Ring()
+}
+
+// TimerAlarm is an Alarm that uses no system call of its own.
+type TimerAlarm struct{ rung chan struct{} }
+
+// NewTimerAlarm returns one that has not rung.
+func NewTimerAlarm() *TimerAlarm { return &TimerAlarm{make(chan struct{}, 1)} }
+
+// Sleep implements [Alarm].
+func (a *TimerAlarm) Sleep(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-a.rung:
+	}
+}
+
+// Ring implements [Alarm].
+func (a *TimerAlarm) Ring() {
+	select {
+	case a.rung <- struct{}{}:
+	default: // it has rung
+	}
 }
 
 // Stat is the state of a queue (struct msqid_ds).
@@ -151,4 +190,11 @@ func Type(msg []byte) int {
 	_ = msg[HeaderSize-1]
 	copy((*[HeaderSize]byte)(unsafe.Pointer(&typ))[:], msg)
 	return typ
+}
+
+// Word returns the first word of an addressable value of at least that size: what
+// tells two func values apart, and the memory of two strings.
+func Word(v reflect.Value) uintptr {
+	// unsafe rule (5) and (1): a pointer to the value, read as one to its first word.
+	return *(*uintptr)(v.Addr().UnsafePointer())
 }

@@ -22,6 +22,8 @@ func Host() Kernel { return linux{} }
 
 type linux struct{}
 
+func (linux) UID() int { return unix.Geteuid() }
+
 func (linux) Get(key int32, flags int) (int, error) {
 	id, _, errno := unix.RawSyscall(unix.SYS_MSGGET, uintptr(key), uintptr(flags), 0)
 	if errno != 0 {

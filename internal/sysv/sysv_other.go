@@ -5,6 +5,7 @@ package sysv
 import (
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 )
 
@@ -32,6 +33,8 @@ func (unsupported) Remove(int) error                           { return errUnsup
 func (unsupported) List() ([]Stat, error)                      { return nil, errUnsupported }
 func (unsupported) Limits() (Limits, error)                    { return Limits{}, errUnsupported }
 func (unsupported) NewThread() Thread                          { return unsupportedThread{} }
+func (unsupported) NewAlarm() Alarm                            { return NewTimerAlarm() }
+func (unsupported) UID() int                                   { return os.Geteuid() }
 
 type unsupportedThread struct{}
 
