@@ -116,6 +116,7 @@ func (q *queue) close(ctx context.Context) error {
 	defer close(q.ended)
 	close(q.closing)
 	q.joinSearch()
+	q.joinRemoval()
 	q.lot.Close()
 
 	left := UndeliveredError{Key: q.key, ID: q.msqid()}

@@ -32,7 +32,8 @@ type queue struct {
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 
-	pumps pumps
+	removal removalWatch
+	pumps   pumps
 }
 
 func newQueue(key Key, o options, get func() (int, error)) *queue {
@@ -44,6 +45,7 @@ func newQueue(key Key, o options, get func() (int, error)) *queue {
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
 	}
+	q.removal.gone = make(chan struct{})
 	q.lot = wait.NewLot(wait.Config{
 		Spin:      o.spin,
 		Polling:   o.polling,

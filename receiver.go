@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 
+	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
 
@@ -171,11 +172,9 @@ func (r *Receiver[T]) receiveAll() error {
 	defer r.from.waiter.Release()
 	for {
 		undecoded, err := r.take()
-		if !r.deliver() {
+		if stopped := r.deliver(); stopped != nil {
 			r.handBackHeld()
-			if err == nil {
-				err = &canceled{}
-			}
+			err = stopped
 		}
 		switch {
 		case undecoded == nil:
@@ -267,9 +266,9 @@ func (r *Receiver[T]) hold() *DecodeError {
 // slot is what is kept of the value with the number.
 func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint64(len(r.ring))] }
 
-// deliver sends what is held to C. It reports false if the Receiver had to stop
-// before it was through.
-func (r *Receiver[T]) deliver() bool {
+// deliver sends what is held to C. It returns why the Receiver had to stop before it
+// was through.
+func (r *Receiver[T]) deliver() error {
 	delivered := 0
 	defer func() {
 		clear(r.held[:delivered]) // the program's now
@@ -282,10 +281,8 @@ func (r *Receiver[T]) deliver() bool {
 		select {
 		case r.c <- m:
 		default:
-			select {
-			case r.c <- m:
-			case <-r.running.Done():
-				return false
+			if err := r.awaitReader(m); err != nil {
+				return err
 			}
 		}
 		delivered++
@@ -297,7 +294,21 @@ func (r *Receiver[T]) deliver() bool {
 		// after a system call that most likely finds no other.
 		runtime.Gosched()
 	}
-	return true
+	return nil
+}
+
+// awaitReader sends m to C when there is a reader, or returns why it could not.
+func (r *Receiver[T]) awaitReader(m Message[T]) error {
+	r.core.beginRead()
+	defer r.core.endRead()
+	select {
+	case r.c <- m:
+		return nil
+	case <-r.running.Done():
+		return &canceled{}
+	case <-r.core.removal.gone:
+		return sysv.EIDRM
+	}
 }
 
 // handBackHeld hands back what could not be delivered, or not be decoded because

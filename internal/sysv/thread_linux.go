@@ -29,7 +29,8 @@ type thread struct {
 	mask    unix.Sigset_t // the thread's mask before Enter, if blocked
 }
 
-// entriesPerCheck is how many times Enter trusts one look at the signal's handler.
+// entriesPerCheck is how many times Enter trusts one look at whether the thread can
+// be interrupted.
 const entriesPerCheck = 32
 
 func (linux) NewThread() Thread { return new(thread) }
@@ -37,16 +38,24 @@ func (linux) NewThread() Thread { return new(thread) }
 // Enter locks the goroutine to its thread, so that the id it publishes is the
 // id of the thread that will block.
 func (t *thread) Enter() bool {
+	runtime.LockOSThread()
+	t.tid = unix.Gettid()
 	// Whoever has the signal ignored does so once, and Interrupt can do with
-	// that: a look now and then saves a system call for each message.
-	if t.entries%entriesPerCheck == 0 && !signalCaught(interruptSignal) {
+	// that: a look now and then saves system calls for each message.
+	if t.entries%entriesPerCheck == 0 && !t.interruptible() {
+		runtime.UnlockOSThread()
 		return false
 	}
 	t.entries++
-	runtime.LockOSThread()
-	t.tid = unix.Gettid()
 	t.blocked = t.unblock()
 	return true
+}
+
+// interruptible reports whether the calling thread, locked, can be sent a signal that
+// has an effect. A sandbox may deny tgkill(2), with any error; so it is tried with
+// signal 0, which sends nothing.
+func (t *thread) interruptible() bool {
+	return signalCaught(interruptSignal) && unix.Tgkill(pid, t.tid, 0) == nil
 }
 
 // unblock lets the signal through to the calling thread. A program started by
