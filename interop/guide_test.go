@@ -19,9 +19,12 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-const guide = "../docs/interop.md"
+const (
+	guide      = "../docs/interop.md"
+	matrixFile = "../docs/interop-matrix.md"
+)
 
-var update = flag.Bool("update", false, "write the matrix in docs/interop.md anew")
+var update = flag.Bool("update", false, "rewrite the generated part of docs/interop-matrix.md")
 
 // The Go side of the guide's programs: answerOrders for those that speak JSON,
 // answerStructs for C. Both return when they have answered one.
@@ -140,7 +143,7 @@ func TestGuide(t *testing.T) {
 // in front of it names the file; the block is lines of it, one after the other,
 // less their indentation.
 func testGuideCode(t *testing.T) {
-	text := readGuide(t)
+	text := readFile(t, guide)
 	blocks := regexp.MustCompile("(?m)(?:^<!-- (.*) -->\n)?^```(c|go|perl|php|python)\n((?s:.*?))^```$").FindAllStringSubmatch(text, -1)
 	if len(blocks) == 0 {
 		t.Fatal("no code")
@@ -186,18 +189,18 @@ var columns = []string{"amd64", "386", "arm64", "riscv64", "s390x"}
 // The matrix lists every test with another program, and where it runs.
 func testGuideMatrix(t *testing.T) {
 	const begin, end = "<!-- matrix: begin -->\n", "<!-- matrix: end -->\n"
-	text := readGuide(t)
+	text := readFile(t, matrixFile)
 	before, rest, found := strings.Cut(text, begin)
 	got, after, found2 := strings.Cut(rest, end)
 	if !found || !found2 {
-		t.Fatalf("%s has no lines %q and %q", guide, begin, end)
+		t.Fatalf("%s has no lines %q and %q", matrixFile, begin, end)
 	}
 	want := matrix(t)
 	if got == want {
 		return
 	}
 	if *update {
-		if err := os.WriteFile(guide, []byte(before+begin+want+end+after), 0o644); err != nil {
+		if err := os.WriteFile(matrixFile, []byte(before+begin+want+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -383,9 +386,9 @@ var about = map[string]string{
 	"priority-interrupted":   "the same, ended by SIGINT",
 }
 
-func readGuide(t *testing.T) string {
+func readFile(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(guide)
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -115,15 +115,15 @@ func answerOrders(ctx context.Context, key chanmq.Key) error {
 	return answers.Send(ctx, 2, Answer{m.Value.ID, m.Value.Price * 1.2})
 }
 
-// run is t.Run of a test that the guide's matrix has.
+// run is t.Run of a test that docs/interop-matrix.md lists.
 func run(t *testing.T, name string, test func(*testing.T)) {
 	t.Helper()
-	guide, err := os.ReadFile("../../docs/interop.md")
+	matrix, err := os.ReadFile("../../docs/interop-matrix.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if full := "`" + t.Name() + "/" + name + "`"; !strings.Contains(string(guide), full) {
-		t.Errorf("docs/interop.md does not have %s", full)
+	if full := "`" + t.Name() + "/" + name + "`"; !strings.Contains(string(matrix), full) {
+		t.Errorf("docs/interop-matrix.md does not have %s", full)
 	}
 	t.Run(name, test)
 }
