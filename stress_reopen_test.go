@@ -20,7 +20,10 @@ import (
 func TestCloseLeavesNoQueueThatACallCreates(t *testing.T) {
 	for name, call := range map[string]func(q *chanmq.Queue[[]byte]) error{
 		"TryReceive": func(q *chanmq.Queue[[]byte]) error { _, _, err := q.TryReceive(chanmq.Any()); return err },
-		"Receive":    func(q *chanmq.Queue[[]byte]) error { _, err := q.Receive(context.Background(), chanmq.Any()); return err },
+		"Receive": func(q *chanmq.Queue[[]byte]) error {
+			_, err := q.Receive(context.Background(), chanmq.Any())
+			return err
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			for range rounds(10) {
