@@ -74,16 +74,6 @@ var sends = []struct {
 	}},
 }
 
-// largest returns how large a message may be on this machine.
-func largest(t testing.TB) int {
-	t.Helper()
-	limits, err := chanmq.ReadLimits()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return min(limits.MaxMessage, limits.MaxBytes)
-}
-
 func TestMessagesArriveAsTheyWereSent(t *testing.T) {
 	q := newQueue(t)
 	random := make([]byte, largest(t))
@@ -212,15 +202,6 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-func countMessages(t testing.TB, q *chanmq.Queue[[]byte]) int {
-	t.Helper()
-	stat, err := q.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	return stat.Messages
-}
-
 // A receive that waits is served by its selector, whatever came before.
 func TestSelectorsOfWaitingReceives(t *testing.T) {
 	for _, tt := range []struct {
@@ -261,13 +242,6 @@ func TestSelectorsOfWaitingReceives(t *testing.T) {
 	}
 }
 
-// untilAsleep waits until n calls of this process sleep in the kernel.
-func untilAsleep(t testing.TB, n int) {
-	t.Helper()
-	machine := sysvtest.Host(t)
-	testkit.Eventually(t, fmt.Sprintf("%d calls asleep", n), func() bool { return machine.Asleep(t) >= n })
-}
-
 func TestInvalidTypes(t *testing.T) {
 	q := newQueue(t)
 	sendNumbers(t, q, 1, 0, 1)
@@ -289,20 +263,6 @@ func TestInvalidTypes(t *testing.T) {
 	}
 	wantNumbers(t, q, chanmq.Any(), 0, 1)
 	wantNone(t, q)
-}
-
-// wantUnchanged checks that what the test does next neither sends nor takes.
-func wantUnchanged(t testing.TB, q *chanmq.Queue[[]byte]) {
-	t.Helper()
-	before, err := q.Stat()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if after, err := q.Stat(); err != nil || after != before {
-			t.Errorf("the queue was\n%+v and is\n%+v, %v", before, after, err)
-		}
-	})
 }
 
 func TestMessageLargerThanMsgmax(t *testing.T) {

@@ -76,14 +76,6 @@ func TestPrivateQueuesAreEachNew(t *testing.T) {
 	pass(t, attached, a)
 }
 
-// must is for calls that a test could not go on without.
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 func TestOpeningErrors(t *testing.T) {
 	keyed, private := newKeyed(t), newQueue(t)
 	free := freeKey(t)

@@ -7,48 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"strconv"
 	"sync"
 	"testing"
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
-
-func init() {
-	roles["send"] = sendRole
-	roles["remove"] = func(args []string) error {
-		q, err := attachArg(args[0])
-		if err != nil {
-			return err
-		}
-		return errors.Join(q.Remove(), q.Close())
-	}
-}
-
-func attachArg(arg string) (*chanmq.Queue[[]byte], error) {
-	id, err := strconv.Atoi(arg)
-	if err != nil {
-		return nil, err
-	}
-	return chanmq.Attach(id)
-}
-
-// sendRole sends the numbers 0 to count-1: msqid, type, count.
-func sendRole(args []string) error {
-	q, err := attachArg(args[0])
-	if err != nil {
-		return err
-	}
-	typ, _ := strconv.ParseInt(args[1], 10, 64)
-	count, _ := strconv.Atoi(args[2])
-	for n := range count {
-		if err := q.Send(context.Background(), typ, number(n)); err != nil {
-			return err
-		}
-	}
-	return q.Close()
-}
 
 func TestSelectOverThreeTypesFromThreeProcesses(t *testing.T) {
 	q := newQueue(t)

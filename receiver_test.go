@@ -4,7 +4,6 @@ package chanmq_test
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -17,35 +16,6 @@ import (
 	"github.com/chanmq/chanmq/codec"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
-
-// number is a message's text in these tests.
-func number(n int) []byte { return binary.NativeEndian.AppendUint32(nil, uint32(n)) }
-
-func numberOf(text []byte) int { return int(binary.NativeEndian.Uint32(text)) }
-
-// sendNumbers sends from, from+1, ... to-1 as messages of the type.
-func sendNumbers(t testing.TB, q *chanmq.Queue[[]byte], typ int64, from, to int) {
-	t.Helper()
-	for n := from; n < to; n++ {
-		if err := q.Send(ctxWithin(t), typ, number(n)); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// wantNumbers receives from, from+1, ... to-1 by direct calls.
-func wantNumbers(t testing.TB, q *chanmq.Queue[[]byte], s chanmq.Selector, from, to int) {
-	t.Helper()
-	for n := from; n < to; n++ {
-		m, err := q.Receive(ctxWithin(t), s)
-		if err != nil {
-			t.Fatalf("receiving %d: %v", n, err)
-		}
-		if got := numberOf(m.Value); got != n {
-			t.Fatalf("received %d, want %d", got, n)
-		}
-	}
-}
 
 // sendInBackground sends 0 to total-1, each as the type that typ says. The test
 // waits for it, and ends it when it fails.
@@ -63,23 +33,6 @@ func sendInBackground(t testing.TB, q *chanmq.Queue[[]byte], total int, typ func
 		}
 	}()
 	t.Cleanup(func() { <-sent })
-}
-
-func wantNone(t testing.TB, q *chanmq.Queue[[]byte]) {
-	t.Helper()
-	if m, ok, err := q.TryReceive(chanmq.Any()); ok || err != nil {
-		t.Fatalf("TryReceive: %v, %v, %v; want nothing", m, ok, err)
-	}
-}
-
-// untilTaken waits until the queue holds n messages: the pumps have taken what
-// they take.
-func untilTaken(t testing.TB, q *chanmq.Queue[[]byte], n int) {
-	t.Helper()
-	testkit.Eventually(t, fmt.Sprintf("%d messages in the queue", n), func() bool {
-		stat, err := q.Stat()
-		return err == nil && stat.Messages == n
-	})
 }
 
 func TestReceiverDeliversInOrderPerType(t *testing.T) {
@@ -364,16 +317,6 @@ func TestCloseMatrix(t *testing.T) {
 			})
 		}
 	}
-}
-
-func attach(t testing.TB, id int) *chanmq.Queue[[]byte] {
-	t.Helper()
-	q, err := chanmq.Attach(id)
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { q.Close() })
-	return q
 }
 
 func TestCloseAfterRemovalKeepsWhatWasTaken(t *testing.T) {

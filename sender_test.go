@@ -14,25 +14,6 @@ import (
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
-func message(n int) chanmq.Message[[]byte] {
-	return chanmq.Message[[]byte]{Type: 1, Value: number(n)}
-}
-
-// fill makes the queue too full for another large message, with messages of type 9.
-func fill(t testing.TB, q *chanmq.Queue[[]byte]) (messages int) {
-	t.Helper()
-	for {
-		sent, err := q.TrySend(9, make([]byte, 1024))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !sent {
-			return messages
-		}
-		messages++
-	}
-}
-
 func wantUnsent(t testing.TB, s *chanmq.Sender[[]byte], from, to int) {
 	t.Helper()
 	unsent := s.Unsent()
