@@ -269,6 +269,21 @@ func wantNone(t testing.TB, q *chanmq.Queue[[]byte]) {
 	}
 }
 
+// takeAll takes what the queue and the handle hold.
+func takeAll(t testing.TB, q *chanmq.Queue[[]byte], took func(chanmq.Message[[]byte])) {
+	t.Helper()
+	for {
+		m, ok, err := q.TryReceive(chanmq.Any())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !ok {
+			return
+		}
+		took(m)
+	}
+}
+
 // untilTaken waits until the queue holds n messages: the pumps have taken what
 // they take.
 func untilTaken(t testing.TB, q *chanmq.Queue[[]byte], n int) {
