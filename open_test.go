@@ -141,6 +141,19 @@ func TestOpeningErrors(t *testing.T) {
 	}
 }
 
+func TestNoRoomForAnotherQueue(t *testing.T) {
+	if !testkit.InNamespace(t) {
+		return
+	}
+	testkit.SetLimit(t, "msgmni", "2")
+	newQueue(t)
+	newQueue(t)
+	_, err := chanmq.Private(0o600)
+	wantError(t, "Private", err, syscall.ENOSPC, "chanmq: create", "2 exist", "msgmni is 2", "sysctl kernel.msgmni", "ipcs -q")
+	_, err = chanmq.Create(randomKey(), 0o600)
+	wantError(t, "Create", err, syscall.ENOSPC, "msgmni is 2")
+}
+
 // freeKey returns a key that names no queue.
 func freeKey(t testing.TB) chanmq.Key {
 	t.Helper()
