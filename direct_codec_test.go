@@ -71,7 +71,8 @@ func TestValueThatDoesNotEncode(t *testing.T) {
 	wantError(t, "a codec that loses what it appends to", short.Send(ctxWithin(t), 1, "x"), nil, "less than it was given")
 }
 
-// The message that does not decode is in the error, and the rest goes on.
+// TestMessageThatDoesNotDecode: the message is in the error, and later messages are
+// not affected.
 func TestMessageThatDoesNotDecode(t *testing.T) {
 	raw := newQueue(t)
 	q := chanmq.As(raw, failing())

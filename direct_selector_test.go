@@ -68,7 +68,8 @@ func TestSelectors(t *testing.T) {
 	}
 }
 
-// A receive that waits is served by its selector, whatever came before.
+// TestSelectorsOfWaitingReceives: a receive that waits gets the first message that
+// its selector matches, whatever arrived before.
 func TestSelectorsOfWaitingReceives(t *testing.T) {
 	for _, tt := range []struct {
 		selector chanmq.Selector

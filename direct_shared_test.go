@@ -12,8 +12,8 @@ import (
 	"github.com/chanmq/chanmq"
 )
 
-// Payloads paired with the wrong type are what handles do whose calls share a
-// buffer.
+// TestHandleSharedByManyGoroutines looks for payloads paired with the wrong type, as
+// they are where the calls of a handle share a buffer.
 func TestHandleSharedByManyGoroutines(t *testing.T) {
 	const types, each = 8, 500
 	q := newQueue(t)
@@ -64,8 +64,7 @@ func TestHandleSharedByManyGoroutines(t *testing.T) {
 	wantNone(t, q)
 }
 
-// TestManyHandles shows that many handles of one queue in
-// one process do not get into each other's way.
+// TestManyHandles: many handles of one queue in one process do not interfere.
 func TestManyHandles(t *testing.T) {
 	q := newQueue(t)
 	const handles, each = 20, 50

@@ -39,7 +39,8 @@ func TestMessageLargerThanMsgmax(t *testing.T) {
 	}
 }
 
-// The kernel would wait for ever for the room, although the queue is empty.
+// TestMessageLargerThanTheQueue: a message that can never fit must not be retried
+// forever. The kernel would wait for space, although the queue is empty.
 func TestMessageLargerThanTheQueue(t *testing.T) {
 	const room = 100
 	for _, stands := range []int{0, 1} {
@@ -90,7 +91,8 @@ func TestMessageAsLargeAsTheQueue(t *testing.T) {
 	}
 }
 
-// A queue holds as many messages as bytes, so that empty ones fill it too.
+// TestEmptyMessagesFillAQueue: a queue holds at most as many messages as bytes, so
+// that empty ones fill it too.
 func TestEmptyMessagesFillAQueue(t *testing.T) {
 	q := newQueue(t)
 	if err := q.Set(chanmq.Attr{MaxBytes: 3}); err != nil {
@@ -115,8 +117,8 @@ func TestEmptyMessagesFillAQueue(t *testing.T) {
 	}
 }
 
-// A receive starts with a small buffer, and the kernel refuses it (E2BIG) when
-// the message that comes is larger.
+// TestWaitingReceiveGrowsItsBuffer: a receive starts with a small buffer, which the
+// kernel refuses (E2BIG) when the message that arrives is larger.
 func TestWaitingReceiveGrowsItsBuffer(t *testing.T) {
 	q := newQueue(t)
 	text := bytes.Repeat([]byte("large "), largest(t)/6)
@@ -184,8 +186,8 @@ func TestMsgmaxChangesMeanwhile(t *testing.T) {
 		}
 	}
 
-	// A message that is larger than what msgmax has become can be taken, and
-	// not looked at: MSG_COPY makes no copy of that size.
+	// A message that is larger than msgmax is now can be received, but not
+	// browsed: MSG_COPY copies nothing of that size.
 	testkit.SetLimit(t, "msgmax", "1000")
 	for m, err := range q.Browse() {
 		if err == nil || errors.Is(err, chanmq.ErrRemoved) {

@@ -31,8 +31,8 @@ func init() {
 // batch is how many messages faultSend gives a Sender between two Flushes.
 const batch = 5
 
-// faultSend sends 0, 1, ... for ever, and prints each number, as number makes
-// it, when the kernel has it: msqid, type, "direct" or "Sender".
+// faultSend sends 0, 1, ... forever, and prints each number, encoded by number,
+// when the kernel has it: msqid, type, "direct" or "Sender".
 func faultSend(args []string) error {
 	q, err := attachArg(args[0])
 	if err != nil {
@@ -67,7 +67,7 @@ func faultSend(args []string) error {
 	}
 }
 
-// faultReceive receives for ever, and prints the type and the number of each
+// faultReceive receives forever, and prints the type and the number of each
 // message: msqid, and the Receiver's buffer, -1 for direct calls.
 func faultReceive(args []string) error {
 	q, err := attachArg(args[0])
@@ -147,8 +147,8 @@ func (v *victim) kill(t *testing.T) []int {
 	return numbers
 }
 
-// TestFaultKilledSenders kills senders. What they were told is in the kernel is
-// received, once and in order, and at most what they had under way beside.
+// TestFaultKilledSenders kills senders. Every message whose send had succeeded is
+// received, once and in order, and in addition at most those still under way.
 func TestFaultKilledSenders(t *testing.T) {
 	for mode, underWay := range map[string]int{"direct": 1, "Sender": batch} {
 		t.Run(mode, func(t *testing.T) {
@@ -196,7 +196,7 @@ func TestFaultKilledSenders(t *testing.T) {
 }
 
 // TestFaultKilledReceivers kills receivers, one after the other. The next one
-// begins where the last one ended, but for what that held: what stood in C, what
+// starts where the last one ended, except for what that held: what was in C, what
 // the pump held, and what the program had read and not yet reported.
 func TestFaultKilledReceivers(t *testing.T) {
 	for buffer, most := range map[int]int{-1: 1, 0: 0 + 1 + 1, 4: 4 + 1 + 1, 32: 32 + 1 + 1} {
@@ -248,7 +248,7 @@ func TestFaultKilledReceivers(t *testing.T) {
 	}
 }
 
-// TestFaultKilledBoth kills senders and receivers that compete. Nothing comes
+// TestFaultKilledBoth kills senders and receivers that compete. Nothing is delivered
 // twice, and no more is missing than the killed receivers held.
 func TestFaultKilledBoth(t *testing.T) {
 	const buffer, receivers, senders = 2, 3, 2

@@ -116,7 +116,7 @@ func TestFaultLimitsLowered(t *testing.T) {
 	t.Logf("limits lowered %d times, %d messages sent, %d refused", lowerings, senders*each-int(refused.Load()), refused.Load())
 }
 
-// TestFaultDescriptorsExhausted leaves a process no file descriptor.
+// TestFaultDescriptorsExhausted runs a process that has no file descriptor left.
 func TestFaultDescriptorsExhausted(t *testing.T) {
 	q := newQueue(t)
 	testkit.Wait(t, testkit.Start(t, "fault-descriptors", fmt.Sprint(q.ID()), fmt.Sprint(longForm(200))))
@@ -194,8 +194,8 @@ func passSome(id, n int) error {
 }
 
 // TestFaultThreadsLimited gives a process few threads (RLIMIT_NPROC), and many
-// waits: the Go runtime ends a program that cannot have a thread, so they must
-// get by with what WithMaxParked grants them.
+// waits: the Go runtime ends a program that cannot start a thread, so the waits must
+// use no more than WithMaxParked allows.
 func TestFaultThreadsLimited(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Skip("RLIMIT_NPROC counts all processes of a user, so the test needs to become one who has none: root")

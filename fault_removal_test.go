@@ -23,7 +23,7 @@ func init() { roles["fault-reopen"] = faultReopen }
 // lastNumber ends what a sender of faultReopen sends.
 const lastNumber = 1<<31 - 1
 
-// sizeOfReopen makes a queue hold few messages.
+// sizeOfReopen is so large that a queue holds few messages.
 const sizeOfReopen = 1000
 
 // faultReopen sends 0, 1, ... until its input ends, and then lastNumber, to a
@@ -52,7 +52,7 @@ func faultReopen(args []string) error {
 }
 
 // TestFaultQueueRemoved removes the queue of several processes again and again,
-// each of which makes it again. What stood in it is gone, and nothing else.
+// and whichever is first re-creates it. What was in it is lost, and nothing else.
 func TestFaultQueueRemoved(t *testing.T) {
 	if !inNamespaceWithFlags(t) { // where the queues go whatever becomes of the test
 		return
@@ -146,8 +146,8 @@ func TestFaultQueueRemoved(t *testing.T) {
 	t.Logf("%d removals, %d messages received, %d removed with their queue", removals, sum, lost)
 }
 
-// TestFaultNoQueueToReopen lets no queue be made (ENOSPC) while one that was
-// removed is looked for.
+// TestFaultNoQueueToReopen: no queue can be created (ENOSPC) while a handle looks
+// up one that was removed.
 func TestFaultNoQueueToReopen(t *testing.T) {
 	if !inNamespaceWithFlags(t) {
 		return

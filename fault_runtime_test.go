@@ -18,8 +18,8 @@ import (
 
 func init() { roles["fault-profiled"] = faultProfiled }
 
-// TestFaultCollectorAndProfiler lets the collector, the profiler and dumps of
-// all stacks run as often as they can while messages come.
+// TestFaultCollectorAndProfiler runs the garbage collector, the profiler and dumps
+// of all stacks as often as possible while messages arrive.
 func TestFaultCollectorAndProfiler(t *testing.T) {
 	q := newQueue(t)
 	count := longForm(3000)

@@ -16,8 +16,8 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// TestFaultStrangersMessages lets traffic pass through a queue in which messages
-// of other programs stand: none is taken, or moved.
+// TestFaultStrangersMessages sends and receives through a queue that holds messages
+// of other programs: none of those is taken, or moved.
 func TestFaultStrangersMessages(t *testing.T) {
 	q := newQueue(t)
 	var strangers []string
@@ -100,9 +100,9 @@ func TestFaultStrangersMessages(t *testing.T) {
 	t.Logf("%d messages passed by %d", count, len(strangers))
 }
 
-// TestFaultHostileSender lets somebody with write permission send texts of any
-// size and kind among those that a program expects, under the same type and
-// others. The program gets its own, in order, and is told of the rest.
+// TestFaultHostileSender has a process with write permission send texts of any size
+// and content among those that a program expects, under the same type and others.
+// The program receives its own, in order, and a *DecodeError for each of the rest.
 func TestFaultHostileSender(t *testing.T) {
 	type order struct {
 		Number int32

@@ -27,7 +27,7 @@ var stressCount = flag.Int("stress", 3000, "messages that each sender of TestStr
 // namespace of its own.
 const stressVariable = "CHANMQ_TEST_STRESS"
 
-// longForm returns how often a test does what it does so often in its short form.
+// longForm returns how often a test repeats what its short form repeats so often.
 func longForm(short int) int {
 	count := *stressCount
 	if handed, err := strconv.Atoi(os.Getenv(stressVariable)); err == nil {
@@ -55,5 +55,5 @@ func ctxLong(t *testing.T) context.Context {
 	return ctx
 }
 
-// aWhile passes, so that the next kill hits anything.
+// aWhile sleeps at random, so that what goes wrong next does so at any moment.
 func aWhile() { time.Sleep(rand.N(20 * time.Millisecond)) }

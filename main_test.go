@@ -63,7 +63,7 @@ func sendRole(args []string) error {
 	return q.Close()
 }
 
-// newQueue makes a queue for one test, which closes and removes it at its end.
+// newQueue creates a queue, which is closed and removed when the test ends.
 func newQueue(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
 	q, err := chanmq.Private(0o600, opts...)
@@ -88,7 +88,7 @@ func newKeyed(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	}
 }
 
-// adopt makes the test close the handle and remove the queue at its end.
+// adopt has the handle closed and the queue removed when the test ends.
 func adopt(t testing.TB, q *chanmq.Queue[[]byte]) *chanmq.Queue[[]byte] {
 	t.Helper()
 	testkit.Reap(t, q.ID())
@@ -122,8 +122,8 @@ func must[T any](v T, err error) T {
 // randomKey returns a key that most likely names no queue.
 func randomKey() chanmq.Key { return chanmq.Key(1 + rand.N[int32](1<<30)) }
 
-// ctxWithin returns a ctx for what has to come about: it ends only when the
-// test would hang.
+// ctxWithin returns a ctx for what has to happen: it ends only when the test would
+// hang.
 func ctxWithin(t testing.TB) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 60*time.Second)
@@ -131,8 +131,8 @@ func ctxWithin(t testing.TB) context.Context {
 	return ctx
 }
 
-// background runs f beside the test, which waits for its end. By then t.Context
-// has ended.
+// background runs f in a goroutine that the end of the test waits for. By then
+// t.Context has ended.
 func background(t testing.TB, f func()) {
 	t.Helper()
 	done := make(chan struct{})
@@ -147,7 +147,7 @@ func background(t testing.TB, f func()) {
 // runs the tests.
 const nobody = 65534
 
-// asNobody runs do on a thread of that user, who owns what do makes.
+// asNobody runs do on a thread of that user, who owns the queues that do creates.
 func asNobody(t testing.TB, do func()) {
 	t.Helper()
 	user := sysvtest.Host(t).As(t, nobody, nobody)
@@ -156,7 +156,7 @@ func asNobody(t testing.TB, do func()) {
 	}
 }
 
-// statOf returns what everybody may know of a queue.
+// statOf returns what every user may know of a queue.
 func statOf(t testing.TB, id int) chanmq.Stat {
 	t.Helper()
 	stats, err := chanmq.List()
@@ -294,7 +294,7 @@ func untilTaken(t testing.TB, q *chanmq.Queue[[]byte], n int) {
 	})
 }
 
-// fill makes the queue too full for another large message, with messages of type 9.
+// fill sends messages of type 9, 1,024 bytes each, until no other fits.
 func fill(t testing.TB, q *chanmq.Queue[[]byte]) (messages int) {
 	t.Helper()
 	for {

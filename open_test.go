@@ -255,7 +255,7 @@ func TestAQueueOfSomebodyElse(t *testing.T) {
 	})
 }
 
-// The first queue of an IPC namespace has msqid 0.
+// TestAttachToMsqidZero: the first queue of an IPC namespace has msqid 0.
 func TestAttachToMsqidZero(t *testing.T) {
 	if !testkit.InNamespace(t) {
 		return
@@ -343,7 +343,8 @@ func TestWithOwnerRefusesPlantedQueues(t *testing.T) {
 	}
 }
 
-// Whom it does not allow WithOwner also keeps from making a queue.
+// TestWithOwnerLeavesNoNewQueueBehind: a process whose user is not allowed must not
+// create a queue either.
 func TestWithOwnerLeavesNoNewQueueBehind(t *testing.T) {
 	if !testkit.InNamespace(t) {
 		return

@@ -41,8 +41,8 @@ func TestWaitingCostsNothing(t *testing.T) {
 	}
 }
 
-// TestManyReceiversCostNoMoreThanOne: beyond those that park, one goroutine
-// looks for all of them.
+// TestManyReceiversCostNoMoreThanOne: one goroutine polls for all Receivers that do
+// not park.
 func TestManyReceiversCostNoMoreThanOne(t *testing.T) {
 	receivers := 10_000
 	if raceEnabled {

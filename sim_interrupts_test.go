@@ -12,8 +12,8 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// TestInterruptsAreLost loses the first of the signals that end a call, as those
-// are that come before the thread is in it.
+// TestInterruptsAreLost loses the first signals that are to end a call, as happens
+// to signals that arrive before the thread is inside the call.
 func TestInterruptsAreLost(t *testing.T) {
 	for _, lost := range []int{1, 2, 10, 100} {
 		for name, end := range map[string]func(context.CancelFunc, *chanmq.Queue[[]byte]){
@@ -54,7 +54,8 @@ func TestInterruptsAreLost(t *testing.T) {
 	}
 }
 
-// TestThreadsThatCannotBeInterrupted are not parked: calls poll until they can.
+// TestThreadsThatCannotBeInterrupted: such threads do not park. Calls poll until
+// threads can be interrupted.
 func TestThreadsThatCannotBeInterrupted(t *testing.T) {
 	onMachine(t, func(t *testing.T, m *machine) {
 		q := m.private(t)

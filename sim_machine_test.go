@@ -62,7 +62,7 @@ func (m *machine) called(c simq.Call) error {
 	return fault(n, c)
 }
 
-// faults sets what happens at the process's calls, which are counted anew.
+// faults sets what happens at the process's calls, and counts them from 0 again.
 func (m *machine) faults(fault func(n int, c simq.Call) error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -94,7 +94,7 @@ func (m *machine) count() int {
 func (m *machine) option() chanmq.Option { return inject.Kernel(m.self).(chanmq.Option) }
 
 // private opens a queue, which the test closes at its end. Spinning would only
-// make calls that cannot be told apart.
+// add calls that are all alike.
 func (m *machine) private(t *testing.T, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
 	q, err := chanmq.Private(0o600, append([]chanmq.Option{m.option(), chanmq.WithSpin(0)}, opts...)...)

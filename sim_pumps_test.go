@@ -12,9 +12,8 @@ import (
 	"github.com/chanmq/chanmq/internal/simq"
 )
 
-// TestReceiverTakesNoMoreThanItHasRoomFor: C's buffer and one message, however
-// messages come: at once, one by one, or whenever the Receiver looks for one
-// behind another.
+// TestReceiverTakesNoMoreThanItHasRoomFor: it takes cap(C)+1 messages, however they
+// arrive: at once, one by one, or whenever the Receiver asks for another.
 func TestReceiverTakesNoMoreThanItHasRoomFor(t *testing.T) {
 	const messages = 150
 	for _, buffer := range []int{0, 1, 5, 63, 64, 100} {
@@ -72,8 +71,8 @@ func TestReceiverTakesNoMoreThanItHasRoomFor(t *testing.T) {
 	}
 }
 
-// TestHandBackWakesTheOneWhoWaits gives what a Receiver held to a call that is
-// parked already, at once.
+// TestHandBackWakesTheOneWhoWaits: what a Receiver held goes at once to a call that
+// is parked already.
 func TestHandBackWakesTheOneWhoWaits(t *testing.T) {
 	for way, opts := range ways {
 		t.Run(way, func(t *testing.T) {

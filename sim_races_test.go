@@ -11,11 +11,11 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// What happens here at the same time does so by luck elsewhere. The simulated
-// kernel sets the order.
+// Two events at the same time, in an order that is chance on the real kernel. On the
+// simulated one the test decides.
 
-// TestCancelAndMessageAtOnce lets a message and the end of ctx come at the same
-// time, in both orders. Either the call has the message, or the queue.
+// TestCancelAndMessageAtOnce: a message and the end of ctx come at the same time, in
+// both orders. Either the call has the message, or the queue.
 func TestCancelAndMessageAtOnce(t *testing.T) {
 	for name, c := range map[string]struct {
 		first string
@@ -51,8 +51,8 @@ func TestCancelAndMessageAtOnce(t *testing.T) {
 	}
 }
 
-// TestMessageBeatsInterrupt lets the message come when the signal is on its way:
-// what the kernel has given to a thread is returned, whatever else it is told.
+// TestMessageBeatsInterrupt has the message arrive when the signal is on its way: what
+// the kernel has given to a thread is returned in spite of the signal.
 func TestMessageBeatsInterrupt(t *testing.T) {
 	onMachine(t, func(t *testing.T, m *machine) {
 		q := m.private(t)
@@ -72,8 +72,8 @@ func TestMessageBeatsInterrupt(t *testing.T) {
 	})
 }
 
-// TestLimitIsRaisedBehindTheRefusal raises msgmax between a send that was too
-// large and the look at why: EINVAL is what a removed queue says too.
+// TestLimitIsRaisedBehindTheRefusal raises msgmax after a send was refused as too
+// large, and before Send asks why: a removed queue returns EINVAL too.
 func TestLimitIsRaisedBehindTheRefusal(t *testing.T) {
 	onMachine(t, func(t *testing.T, m *machine) {
 		q := m.private(t)

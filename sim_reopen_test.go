@@ -10,8 +10,8 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// TestReopenPauses looks at how a handle looks for its queue while it is away:
-// pauses that double from 10 ms to 1 s, at random between a half and the whole.
+// TestReopenPauses: while its queue is missing, a handle looks the key up with pauses
+// that double from 10 ms to 1 s, each at random between a half and the whole.
 func TestReopenPauses(t *testing.T) {
 	onMachine(t, func(t *testing.T, m *machine) {
 		const key = 42

@@ -112,7 +112,7 @@ func (w *work) read(r *chanmq.Receiver[[]byte], n int) {
 }
 
 // unsent asks a Sender that has ended for what it did not send. If the handle is
-// closed early, that tells too, but not of what C's buffer took behind it.
+// closed early, its Close reports that too, except what C's buffer took afterwards.
 func (w *work) unsent(s *chanmq.Sender[[]byte]) {
 	if w.closed.Load() {
 		w.ended = append(w.ended, s)
@@ -283,7 +283,7 @@ var scenarios = []struct {
 	}},
 }
 
-// takesSlowly makes the queue small, and lets the other process take a message
+// takesSlowly limits the queue to a few messages, and has the other process take one
 // every second for a while.
 func (w *work) takesSlowly() {
 	if err := w.peer.Set(w.id, sysv.Attr{UID: 500, GID: 500, Mode: 0o600, MaxBytes: 3}); err != nil {
@@ -375,8 +375,8 @@ func sweep(t *testing.T, mayVanish bool, disturb func(*work, simq.Call) error) {
 	}
 }
 
-// TestEveryCallFails lets every system call fail in turn, with every error. No
-// message is lost or comes twice, and everything ends.
+// TestEveryCallFails has every system call fail in turn, with every error. No message
+// is lost or delivered twice, and everything ends.
 func TestEveryCallFails(t *testing.T) {
 	for _, errno := range []syscall.Errno{sysv.EINTR, sysv.ENOMEM, sysv.EACCES, sysv.EIDRM, sysv.EINVAL, sysv.ENOSYS} {
 		t.Run(errno.Error(), func(t *testing.T) {
@@ -405,8 +405,8 @@ func TestEveryCallFailsFromThenOn(t *testing.T) {
 	}
 }
 
-// TestEverythingEndsAtEveryCall lets the program or somebody else end things
-// just before a system call, which is where luck would hide a race.
+// TestEverythingEndsAtEveryCall has the program or another process end things just
+// before each system call in turn, where chance would hide a race.
 func TestEverythingEndsAtEveryCall(t *testing.T) {
 	for name, c := range map[string]struct {
 		mayVanish bool // what stands in the queue

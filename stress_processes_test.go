@@ -50,7 +50,7 @@ func TestStress(t *testing.T) {
 			receiver, output := startReady(t, "stress-"+kind, id, count, seed)
 			stop := rain(append(processes, receiver))
 			defer stop()
-			// The receiver first: if it fails, the senders wait for room for ever.
+			// The receiver first: if it fails, the senders wait forever for space.
 			result, _ := io.ReadAll(output)
 			testkit.Wait(t, receiver)
 			if t.Failed() {
@@ -84,7 +84,7 @@ func startReady(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Re
 	return cmd, output
 }
 
-// rain sends signals that every program gets, at a rate that no program gets.
+// rain sends signals that are usual, at a rate that is not.
 func rain(processes []*exec.Cmd) (stop func()) {
 	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -95,7 +95,7 @@ func rain(processes []*exec.Cmd) (stop func()) {
 			case <-stopped:
 				return
 			case <-time.After(200 * time.Microsecond):
-				// An error says that it has ended, which its Wait tells.
+				// An error means that it has ended, and Wait returns why.
 				_ = processes[n%len(processes)].Process.Signal(signals[n%len(signals)])
 				_ = processes[len(processes)-1].Process.Signal(signals[n%len(signals)])
 			}
