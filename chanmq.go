@@ -75,131 +75,95 @@ package chanmq
 import (
 	"context"
 	"errors"
-	"fmt"
 	"iter"
 	"sync"
-	"sync/atomic"
 
 	"github.com/chanmq/chanmq/codec"
-	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/wait"
 )
 
-// A Message is what stands in a queue: a type, which receivers select by, and a
-// value. In C it is struct msgbuf.
-type Message[T any] struct {
-	Type  int64 // mtype: > 0, and no more than a C long holds
-	Value T
-}
-
-// Codec turns values into the text of messages and back. Package codec has
-// those that most programs need; an implementation of one's own must be safe
-// for use by several goroutines.
-type Codec[T any] = codec.Codec[T]
-
 // A Queue is a handle for a kernel message queue, with values of type T: raw
-// bytes when it was just opened, other types through [As]. It may be used by any
-// number of goroutines. All views of one handle share its state: what one
-// hands back, the others receive, and Close closes them all.
+// bytes when it was just opened, other types through [As]. It is safe for concurrent
+// use. All views of one handle share its state: what one hands back, the others
+// receive, and Close closes them all. The zero Queue is a closed handle.
 type Queue[T any] struct {
-	core  *queue
-	codec Codec[T]
+	shared *queue // nil: the zero Queue
+	codec  decoder[T]
 
 	// What direct calls need, used again: *receiveCall[T] and *send.
 	receives, sends sync.Pool
 }
 
-// queue is what the views of a handle share.
-type queue struct {
-	kernel  sysv.Kernel
-	options options
-	key     Key
-	get     func() (int, error) // finds the queue; called under lookup, and by open
-	lookup  chan struct{}       // room for 1: held by who calls get
-	id      atomic.Int64        // the msqid; changes when the queue is found again
-
-	slot handback
-	room room
-
-	receiveSpin, sendSpin spinner // of the direct calls
-
-	removed atomic.Bool   // Remove was called on this handle
-	closed  atomic.Bool   // set by close, before closing is closed
-	closing chan struct{} // closed when Close begins
-	ended   chan struct{} // closed when Close has done everything
-
-	pumps pumps
+func (q *Queue[T]) core() *queue {
+	if q.shared == nil {
+		return unopened()
+	}
+	return q.shared
 }
-
-func (q *queue) msqid() int { return int(q.id.Load()) }
 
 // As returns a view of the queue with another type of value. It shares
 // everything with q: there is one handle, and closing either closes both.
 func As[T any](q *Queue[[]byte], c Codec[T]) *Queue[T] {
-	view := &Queue[T]{core: q.core, codec: c}
-	view.receives.New = func() any { return newReceiveCall(view) }
-	view.sends.New = func() any {
-		o := new(send)
-		o.init(view.core, &view.core.sendSpin)
-		return o
-	}
-	return view
+	return &Queue[T]{shared: q.shared, codec: newDecoder(c)}
 }
 
 // ID returns the queue's msqid, by which other processes can attach to it. It
-// changes when [WithReopen] finds the queue made anew. It works after Close.
-func (q *Queue[T]) ID() int { return q.core.msqid() }
+// changes when [WithReopen] finds the queue re-created. It works after Close.
+func (q *Queue[T]) ID() int { return q.core().msqid() }
 
 // Key returns the queue's key, 0 for a private queue, and for one that was
 // attached to without permission to read. It works after Close.
-func (q *Queue[T]) Key() Key { return q.core.key }
+func (q *Queue[T]) Key() Key { return q.core().key }
 
 // Send puts a message into the queue, and waits while the queue is full. When
 // it returns nil, the kernel has the message. When it returns an error, the
 // message was not sent: [ErrTooLarge], [ErrInvalidType], the codec's error,
-// [ErrRemoved], or, once ctx has ended, an error that is ctx.Err() and that
+// [ErrRemoved], or, once ctx has ended, an error that matches ctx.Err() and
 // says how full the queue is. A ctx that has ended already sends nothing. After
-// Close it fails with [ErrClosed].
+// Close it fails with [ErrClosed]. All errors are [*OpError].
 func (q *Queue[T]) Send(ctx context.Context, typ int64, v T) error {
-	o := q.sends.Get().(*send)
+	o := q.getSend()
 	defer q.putSend(o)
 	err := o.encode(typ, func(dst []byte) ([]byte, error) { return q.codec.Append(dst, v) })
 	if err == nil {
 		err = o.run(ctx)
 	}
-	return q.core.opError("send", err, o.size())
+	return q.core().callError(ctx, "send", err, o.size())
 }
 
 // TrySend puts a message into the queue if there is room, and never waits, like
 // a select with a default case. It reports false, and no error, when the queue
 // is full. Errors are those of Send.
 func (q *Queue[T]) TrySend(typ int64, v T) (sent bool, err error) {
-	o := q.sends.Get().(*send)
+	o := q.getSend()
 	defer q.putSend(o)
 	err = o.encode(typ, func(dst []byte) ([]byte, error) { return q.codec.Append(dst, v) })
 	if err == nil {
 		err = o.once()
 	}
-	if err == errWait {
-		// Full; but a message that no room would do for must not be tried for ever.
-		if err = o.hopeless(); err == nil {
+	if err == wait.ErrWait {
+		// Full; but a message that can never fit must not be retried forever.
+		if err = o.CheckFits(); err == nil {
 			return false, nil
 		}
 	}
-	return err == nil, q.core.opError("send", err, o.size())
+	return err == nil, q.core().opError("send", err, o.size())
 }
 
 // Receive takes a message that s selects, and waits for one. A message that it
 // took it returns, even if ctx ended meanwhile; on a ctx that has ended already
-// it takes nothing and returns an error that is ctx.Err(). What Receivers of the
-// handle have handed back comes first. The other errors are [ErrRemoved],
-// [ErrInvalidType] for a bad selector, and [*DecodeError], which holds the
-// message. After Close it fails with [ErrClosed].
+// it takes nothing. Once ctx has ended, the error is an [*OpError] that matches
+// ctx.Err(). What Receivers of the handle have handed back comes first. The other
+// errors are [ErrRemoved], [ErrInvalidType] for a bad selector, and
+// [*DecodeError], which holds the message. After Close it fails with [ErrClosed].
 //
 // Receive reads nothing ahead: messages stay in the kernel until it is called.
 // To wait for several selectors at once, or beside other channels, use
 // [Queue.Receiver]. [Queue.ReceiveInto] saves the allocations.
+//
+// If the codec panics, the message is handed back to the handle.
 func (q *Queue[T]) Receive(ctx context.Context, s Selector) (Message[T], error) {
-	c := q.receives.Get().(*receiveCall[T])
+	c := q.getReceive()
 	defer q.putReceive(c)
 	if err := c.receive(ctx, s); err != nil {
 		return Message[T]{}, err
@@ -209,35 +173,41 @@ func (q *Queue[T]) Receive(ctx context.Context, s Selector) (Message[T], error) 
 
 // ReceiveInto is Receive into a Message of the caller's. It uses the storage of
 // m.Value again where the codec can: receiving []byte in a loop allocates
-// nothing once m.Value is large enough. After an error, m.Value is not to be
-// relied on.
+// nothing once m.Value is large enough. After an error, m.Value is undefined.
 func (q *Queue[T]) ReceiveInto(ctx context.Context, s Selector, m *Message[T]) error {
-	c := q.receives.Get().(*receiveCall[T])
+	c := q.getReceive()
 	defer q.putReceive(c)
 	if err := c.receive(ctx, s); err != nil {
 		return err
 	}
 	m.Type = c.op.msg.typ()
-	return decodeRaw(q.codec, &c.op.msg, &m.Value)
+	return c.decodeInto(&m.Value)
 }
 
 // TryReceive takes a message that s selects if there is one, and never waits,
 // like a select with a default case. ok is false when there is none. Errors are
 // those of Receive; with a [*DecodeError] ok is true, since the message was taken.
+//
+// ok is also false while a Receiver of the handle whose ctx has ended decodes a
+// message that s may select: nothing newer may be taken before that.
 func (q *Queue[T]) TryReceive(s Selector) (m Message[T], ok bool, err error) {
-	c := q.receives.Get().(*receiveCall[T])
+	c := q.getReceive()
 	defer q.putReceive(c)
-	if err := c.prepare(s); err != nil {
-		return Message[T]{}, false, err
+	err = c.prepare(s)
+	if err == nil && !q.core().holders.awaitBriefly(s) {
+		return Message[T]{}, false, nil
 	}
-	switch err := c.op.once(); err {
+	if err == nil {
+		err = c.op.once()
+	}
+	switch err {
 	case nil:
 		m, err := c.decode()
 		return m, true, err
-	case errWait:
+	case wait.ErrWait:
 		return Message[T]{}, false, nil
 	default:
-		return Message[T]{}, false, q.core.opError("receive", err, 0)
+		return Message[T]{}, false, q.core().opError("receive", err, 0)
 	}
 }
 
@@ -246,7 +216,8 @@ func (q *Queue[T]) TryReceive(s Selector) (m Message[T], ok bool, err error) {
 // the rest in the queue. It waits for messages until ctx ends. An error other
 // than a [*DecodeError] is yielded once and ends the iteration; one that is, is
 // yielded in its message's place. The errors are those of Receive, among them
-// ctx.Err() at the end of ctx. The iterator can be ranged over again.
+// one that matches ctx.Err() at the end of ctx. The iterator can be ranged over
+// again.
 func (q *Queue[T]) Messages(ctx context.Context, s Selector) iter.Seq2[Message[T], error] {
 	return func(yield func(Message[T], error) bool) {
 		for {
@@ -262,7 +233,7 @@ func (q *Queue[T]) Messages(ctx context.Context, s Selector) iter.Seq2[Message[T
 	}
 }
 
-// Browse returns an iterator over the messages that stand in the kernel queue,
+// Browse returns an iterator over the messages that are in the kernel queue,
 // oldest first, without taking them (MSG_COPY). It ends where the queue ends,
 // and does not wait. It is no snapshot: messages that others take meanwhile
 // shift the rest, so that some may be missed. What Receivers have handed back
@@ -271,46 +242,26 @@ func (q *Queue[T]) Messages(ctx context.Context, s Selector) iter.Seq2[Message[T
 // A message that does not decode is yielded as a [*DecodeError], others follow;
 // any other error ends the iteration. The kernel needs to be built with
 // CONFIG_CHECKPOINT_RESTORE, as those of distributions are; without it the error
-// is errors.ErrUnsupported. After Close it yields [ErrClosed].
+// matches errors.ErrUnsupported. After Close it yields [ErrClosed].
 func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 	return func(yield func(Message[T], error) bool) {
+		core := q.core()
 		var seen raw
-		seen.grow()
-		for position := 0; ; {
-			if q.core.closed.Load() {
-				yield(Message[T]{}, q.core.opError("browse", ErrClosed, 0))
+		for position := 0; ; position++ {
+			if core.closed.Load() {
+				yield(Message[T]{}, core.opError("browse", ErrClosed, 0))
 				return
 			}
-			n, err := q.core.kernel.Receive(q.core.msqid(), seen.buf, position, sysv.Copy)
-			switch err {
-			case nil:
-				seen.n = n
-				var m Message[T]
-				m.Type = seen.typ()
-				err := decodeRaw(q.codec, &seen, &m.Value)
-				if !yield(m, err) {
-					return
-				}
-				position++
-			case sysv.E2BIG:
-				seen.grow()
-			case sysv.ENOMSG:
+			ok, err := core.peek(position, &seen)
+			if err != nil {
+				yield(Message[T]{}, core.opError("browse", err, 0))
 				return
-			case sysv.EINVAL:
-				// msgmax may have been lowered since the message was sent.
-				if limits, limitsErr := q.core.kernel.Limits(); limitsErr == nil && len(seen.buf)-sysv.HeaderSize > limits.MaxMessage {
-					if _, statErr := q.core.stat(); statErr == nil {
-						err = cause([]error{ErrTooLarge, err}, "the kernel copies no message that is larger than msgmax, and msgmax is %d now (sysctl kernel.msgmax); a receive can take it", limits.MaxMessage)
-					}
-				}
-				yield(Message[T]{}, q.core.opError("browse", err, 0))
+			}
+			if !ok {
 				return
-			case sysv.ENOSYS:
-				err = cause([]error{errors.ErrUnsupported, err}, "this kernel was built without CONFIG_CHECKPOINT_RESTORE, which MSG_COPY needs")
-				yield(Message[T]{}, q.core.opError("browse", err, 0))
-				return
-			default:
-				yield(Message[T]{}, q.core.opError("browse", err, 0))
+			}
+			m := Message[T]{Type: seen.typ()}
+			if !yield(m, q.decode(&seen, &m.Value)) {
 				return
 			}
 		}
@@ -324,186 +275,109 @@ type receiveCall[T any] struct {
 	value T // what the codec decodes into, so that the caller's need not escape
 }
 
-func newReceiveCall[T any](q *Queue[T]) *receiveCall[T] {
+func (q *Queue[T]) getReceive() *receiveCall[T] {
+	if c, ok := q.receives.Get().(*receiveCall[T]); ok {
+		return c
+	}
 	c := &receiveCall[T]{q: q}
-	c.op.init(q.core, &q.core.receiveSpin)
+	c.op.init(q.core(), &q.core().receiveSpin)
 	return c
 }
 
 func (q *Queue[T]) putReceive(c *receiveCall[T]) {
-	c.op.release()
+	c.op.waiter.Release()
 	q.receives.Put(c)
 }
 
+func (q *Queue[T]) getSend() *send {
+	if o, ok := q.sends.Get().(*send); ok {
+		return o
+	}
+	o := new(send)
+	o.init(q.core(), &q.core().sendSpin)
+	return o
+}
+
 func (q *Queue[T]) putSend(o *send) {
-	o.release()
+	o.waiter.Release()
 	q.sends.Put(o)
 }
 
-// prepare checks s, and lets what older Receivers still hold come first.
+// prepare checks s.
 func (c *receiveCall[T]) prepare(s Selector) error {
-	if err := s.validate(); err != nil {
-		return c.q.core.opError("receive", err, 0)
-	}
-	c.q.core.pumps.settle(s)
 	c.op.selects(s)
-	return nil
+	return s.validate()
 }
 
+// receive takes a message, after those that older Receivers still hold.
 func (c *receiveCall[T]) receive(ctx context.Context, s Selector) error {
-	if err := c.prepare(s); err != nil {
-		return err
+	core := c.q.core()
+	err := c.prepare(s)
+	if err == nil {
+		if ctx.Err() == nil && !core.holders.await(ctx, core.closing, s) && !core.closed.Load() {
+			err = &canceled{}
+		} else {
+			err = c.op.run(ctx)
+		}
 	}
-	err := c.op.run(ctx)
-	if err != nil && err != ctx.Err() {
-		return c.q.core.opError("receive", err, 0)
-	}
-	return err
+	return core.callError(ctx, "receive", err, 0)
 }
 
 func (c *receiveCall[T]) decode() (Message[T], error) {
 	var zero T
 	c.value = zero
-	err := decodeRaw(c.q.codec, &c.op.msg, &c.value)
-	m := Message[T]{c.op.msg.typ(), c.value}
+	typ := c.op.msg.typ()
+	err := c.decodeInto(&c.value)
+	m := Message[T]{typ, c.value}
 	c.value = zero // the pool must not keep the caller's data alive
 	return m, err
 }
 
-// decodeRaw decodes m into v. Its error holds the message.
-func decodeRaw[T any](c Codec[T], m *raw, v *T) error {
-	if err := c.Decode(m.text(), v); err != nil {
-		return &DecodeError{Message: m.message(), Err: err}
+// decodeInto decodes the message that was received. If the codec panics, or ends
+// the goroutine, it hands the message back.
+func (c *receiveCall[T]) decodeInto(v *T) (err error) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.op.handBack()
+		}
+	}()
+	err = c.q.decode(&c.op.msg, v)
+	returned = true
+	return err
+}
+
+// decode decodes m into v. Its error holds the message.
+func (q *Queue[T]) decode(m *raw, v *T) error {
+	if err := q.codec.decode(m.text(), v); err != nil {
+		core := q.core()
+		return &DecodeError{Message: m.message(), Err: err, Key: core.key, ID: core.msqid()}
 	}
 	return nil
 }
 
-// run is wait.run, and looks for a queue that was removed under WithReopen.
-func (q *queue) run(ctx context.Context, w *wait) error {
-	var again reopening
-	for {
-		id := q.msqid()
-		err := w.run(ctx)
-		if again.last != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) {
-			return again.ended(ctx)
-		}
-		if !q.reopens(err) {
-			return err
-		}
-		if err := q.reopen(ctx, &again, id); err != nil {
-			return err
-		}
-	}
+// decoder is a codec that cannot write to the text of a message.
+type decoder[T any] struct {
+	Codec[T]
+	readOnly bool
 }
 
-// once is a single try, and one more where the queue can be found again.
-func (q *queue) once(op operation) error {
-	err := op.try()
-	if !q.reopens(err) {
-		return err
-	}
-	q.lookup <- struct{}{}
-	id, findErr := q.find()
-	if findErr == nil {
-		q.id.Store(int64(id))
-	}
-	<-q.lookup
-	if findErr != nil {
-		return err
-	}
-	return op.try()
+func newDecoder[T any](c Codec[T]) decoder[T] {
+	_, readOnly := c.(codec.ReadOnlyDecoder)
+	return decoder[T]{c, readOnly}
 }
 
-// reopens reports whether an error asks for the queue to be looked up again.
-func (q *queue) reopens(err error) bool {
-	return err == sysv.EIDRM && q.options.reopen && !q.removed.Load()
-}
+// texts are the copies that codecs decode from which are not known to leave the
+// text as it is: it may be handed back, or be in a DecodeError.
+var texts = sync.Pool{New: func() any { return new([]byte) }}
 
-func (o *receive) run(ctx context.Context) error { return o.q.run(ctx, &o.wait) }
-func (o *receive) once() error                   { return o.q.once(o) }
-func (o *send) once() error                      { return o.q.once(o) }
-
-// run says of a ctx that ended while the queue was full how full it was.
-func (o *send) run(ctx context.Context) error {
-	if ctx.Err() != nil {
-		return ctxError(ctx)
+func (d decoder[T]) decode(text []byte, v *T) error {
+	if d.readOnly {
+		return d.Decode(text, v)
 	}
-	err := o.q.run(ctx, &o.wait)
-	if err != nil && ctx.Err() != nil && errors.Is(err, ctx.Err()) && !errors.Is(err, ErrRemoved) {
-		return cause([]error{err}, "waiting for room in the queue, which holds %s: %v", o.q.fullness(), err)
-	}
+	own := texts.Get().(*[]byte)
+	*own = append((*own)[:0], text...)
+	err := d.Decode(*own, v)
+	texts.Put(own) // not deferred: a codec that panics may still use it
 	return err
-}
-
-// Close ends the Go side of the queue, for all views of the handle; the queue
-// itself stays, unless [WithRemoveOnClose] was given. It ends every Receiver
-// and Sender and waits for them, makes the direct calls that wait return
-// [ErrClosed], collects what Receivers had taken and the program has not read,
-// in every C and in the handle's slot, and sends it back to the queue without
-// waiting; it goes to the tail, behind what stands there. What the kernel does
-// not take back, and what Senders had accepted and not sent, comes back in
-// [*UndeliveredError]. A second Close waits for the first and returns nil.
-//
-// Close must not be called from a WithDecodeError function, which it waits for.
-func (q *Queue[T]) Close() error { return q.core.close() }
-
-func (q *queue) close() error {
-	if q.closed.Swap(true) {
-		<-q.ended
-		return nil
-	}
-	defer close(q.ended)
-	close(q.closing)
-	q.room.wake()
-	q.room.poller.join()
-
-	var left UndeliveredError
-	pumps := q.pumps.refuse()
-	for _, p := range pumps {
-		p.stop(ErrClosed) // all of them, before waiting for one
-	}
-	for _, p := range pumps {
-		p.collect(&left)
-	}
-	q.sendBack(&left)
-	err := left.or()
-	if q.options.remove {
-		if rmErr := q.kernel.Remove(q.msqid()); rmErr != nil && !isRemoved(rmErr) {
-			err = errors.Join(err, q.opError("remove", rmErr, 0))
-		}
-	}
-	return err
-}
-
-// sendBack empties the slot into the kernel queue. What does not fit goes to the
-// front of left, which holds what Senders left over.
-func (q *queue) sendBack(left *UndeliveredError) {
-	held := q.slot.empty()
-	var err error
-	if q.options.remove {
-		err = fmt.Errorf("the queue is removed with the handle")
-	}
-	for len(held) > 0 && err == nil {
-		m := &held[0]
-		if err = q.kernel.Send(q.msqid(), m.buf[:sysv.HeaderSize+m.n]); err == nil {
-			held = held[1:]
-		}
-	}
-	if len(held) == 0 {
-		return
-	}
-	// All the rest stays, or a later message would get before an earlier one.
-	messages := make([]Message[[]byte], 0, len(held)+len(left.Messages))
-	for i := range held {
-		messages = append(messages, held[i].message())
-	}
-	left.Messages = append(messages, left.Messages...)
-	switch {
-	case err == sysv.EAGAIN:
-		left.Err = cause([]error{err}, "the queue is full: it holds %s", q.fullness())
-	case isRemoved(err):
-		left.Err = ErrRemoved
-	default:
-		left.Err = q.explain("receive", err, held[0].n)
-	}
 }

@@ -128,7 +128,8 @@ func TestMessageThatDoesNotDecode(t *testing.T) {
 			case errors.As(err, &undecoded):
 				got = append(got, fmt.Sprintf("%d %s, undecoded", undecoded.Message.Type, undecoded.Message.Value))
 			case err != nil:
-				got = append(got, err.Error())
+				wantError(t, "the end", err, context.Canceled, "receive", "msqid")
+				got = append(got, context.Canceled.Error())
 			default:
 				got = append(got, fmt.Sprintf("%d %s", m.Type, m.Value))
 				if m.Type == 3 {

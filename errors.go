@@ -1,7 +1,6 @@
 package chanmq
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -12,8 +11,8 @@ import (
 )
 
 var (
-	// ErrClosed is the error of calls on a handle after [Queue.Close]. It is
-	// os.ErrClosed. The queue itself lives on in the kernel.
+	// ErrClosed is the error of calls on a handle after [Queue.Close]. It
+	// matches os.ErrClosed. The queue itself lives on in the kernel.
 	ErrClosed error = &causeError{"the handle is closed", []error{os.ErrClosed}}
 
 	// ErrRemoved is the error of calls on a queue that somebody removed
@@ -29,10 +28,11 @@ var (
 	ErrInvalidType = errors.New("invalid message type")
 )
 
-// OpError is the error of a call that the kernel refused, or that could not be
-// made. errors.Is(err, fs.ErrPermission), fs.ErrExist and fs.ErrNotExist work
-// on it as they do for files, and errors.Is(err, syscall.EACCES) and the like
-// tell what the kernel said.
+// OpError is the error of a call that the kernel refused, that could not be made,
+// or that its ctx ended. errors.Is(err, fs.ErrPermission), fs.ErrExist and
+// fs.ErrNotExist work on it as they do for files, errors.Is(err,
+// context.Canceled) as for other calls with a ctx, and errors.Is(err,
+// syscall.EACCES) and the like for what the kernel said.
 type OpError struct {
 	Op  string // "open", "create", "send", "receive", "stat", ...
 	Key Key    // the queue's key; 0 for a private queue
@@ -42,15 +42,19 @@ type OpError struct {
 
 // Error names the operation, the queue and the cause.
 func (e *OpError) Error() string {
+	return "chanmq: " + e.Op + queueName(e.Key, e.ID) + ": " + e.Err.Error()
+}
+
+// queueName is how errors name a queue, as far as it is known.
+func queueName(key Key, id int) string {
 	var b strings.Builder
-	b.WriteString("chanmq: " + e.Op)
-	if e.Key != 0 {
-		fmt.Fprintf(&b, ": key %v", e.Key)
+	if key != 0 {
+		fmt.Fprintf(&b, ": key %v", key)
 	}
-	if e.ID >= 0 {
-		fmt.Fprintf(&b, ": msqid %d", e.ID)
+	if id >= 0 {
+		fmt.Fprintf(&b, ": msqid %d", id)
 	}
-	return b.String() + ": " + e.Err.Error()
+	return b.String()
 }
 
 // Unwrap returns the cause.
@@ -61,22 +65,25 @@ func (e *OpError) Unwrap() error { return e.Err }
 type DecodeError struct {
 	Message Message[[]byte] // as the kernel gave it; the program's to keep
 	Err     error           // what the codec said
+	Key     Key             // of the queue; 0 for a private queue
+	ID      int             // its msqid
 }
 
-// Error names the message's type and size, and what the codec said.
+// Error names the queue, the message's type and size, and what the codec said.
 func (e *DecodeError) Error() string {
-	return fmt.Sprintf("chanmq: decode: message of type %d, %d bytes: %v",
-		e.Message.Type, len(e.Message.Value), e.Err)
+	return fmt.Sprintf("chanmq: decode%s: message of type %d, %s: %v",
+		queueName(e.Key, e.ID), e.Message.Type, count(len(e.Message.Value), "byte"), e.Err)
 }
 
 // Unwrap returns what the codec said.
 func (e *DecodeError) Unwrap() error { return e.Err }
 
-// UndeliveredError is what is left of a program's messages when [Queue.Close]
-// or [Sender.Close] has ended everything. Each of them is in this error and
-// nowhere else; a program that wants them sent sends them again, or saves them.
+// UndeliveredError is what is left of a program's messages when [Queue.Close] or
+// [Queue.Shutdown] has ended everything. A program that wants them sent sends them
+// again, or saves them. Those of a Sender are also what its Unsent returns; all
+// others are in this error and nowhere else.
 type UndeliveredError struct {
-	// Messages holds them as they stand in a kernel queue: first those that
+	// Messages holds them as they are in a kernel queue: first those that
 	// were taken from the kernel and that it did not take back, in the order
 	// taken; then those that Senders had accepted, in the order accepted.
 	Messages []Message[[]byte]
@@ -84,11 +91,14 @@ type UndeliveredError struct {
 	Unencoded []Message[any]
 	// Err is why the first of them was not delivered.
 	Err error
+	Key Key // of the queue; 0 for a private queue
+	ID  int // its msqid
 }
 
-// Error tells how many messages there are, and why.
+// Error says how many messages there are, and why.
 func (e *UndeliveredError) Error() string {
-	return fmt.Sprintf("chanmq: %d messages undelivered: %v", len(e.Messages)+len(e.Unencoded), e.Err)
+	return fmt.Sprintf("chanmq: close%s: %s undelivered: %v",
+		queueName(e.Key, e.ID), count(len(e.Messages)+len(e.Unencoded), "message"), e.Err)
 }
 
 // Unwrap returns why the first of them was not delivered.
@@ -115,84 +125,109 @@ func cause(errs []error, format string, args ...any) error {
 	return &causeError{fmt.Sprintf(format, args...), errs}
 }
 
-// ctxError is the error of a wait that its ctx ended: ctx.Err() itself, or, if
-// the ctx has a cause of its own, an error that is both.
-func ctxError(ctx context.Context) error {
-	err := ctx.Err()
-	if why := context.Cause(ctx); why != nil && why != err {
-		return cause([]error{why, err}, "%v: %v", err, why)
+// count is like "1 message" and "2 messages".
+func count[N int | uint64](n N, what string) string {
+	if n == 1 {
+		return "1 " + what
 	}
-	return err
+	return fmt.Sprintf("%d %ss", n, what)
 }
 
-// opError wraps the error of an operation on q and says what it means. size is
-// that of the message, for sends.
-func (q *queue) opError(op string, err error, size int) error {
+// subject is the queue that an error is about, and the kernel to ask for what the
+// error should say.
+type subject struct {
+	kernel sysv.Kernel
+	key    Key
+	id     int
+}
+
+// opError wraps the error of an operation and says what it means. size is that of
+// the message, for sends.
+func (s subject) opError(op string, err error, size int) error {
 	if err == nil {
 		return nil
 	}
-	return &OpError{Op: op, Key: q.key, ID: q.msqid(), Err: q.explain(op, err, size)}
+	return &OpError{Op: op, Key: s.key, ID: s.id, Err: s.explain(op, err, size)}
 }
 
 // explain turns the few errnos of System V queues, which mean many things each,
-// into what happened. It may ask the kernel for what it needs to tell.
-func (q *queue) explain(op string, err error, size int) error {
+// into what happened. It may ask the kernel for what it needs to know.
+func (s subject) explain(op string, err error, size int) error {
 	switch err {
 	case sysv.EIDRM:
 		return cause([]error{ErrRemoved, err}, "%v", ErrRemoved)
 	case sysv.EINVAL:
 		if op == "send" {
-			return q.tooLarge(size, err)
+			return s.tooLarge(size, err)
 		}
 		return cause([]error{ErrRemoved, err}, "%v", ErrRemoved)
 	case sysv.EACCES:
-		return cause([]error{err}, "permission denied%s; ask its owner for read (to receive) or write (to send) permission, or run as its owner", q.ownership())
+		return cause([]error{err}, "permission denied%s; ask its owner for read (to receive) or write (to send) permission, or run as its owner", s.ownership())
 	case sysv.EPERM:
-		return cause([]error{err}, "not permitted: only the queue's owner, its creator or a process with CAP_SYS_ADMIN may do that%s", q.ownership())
+		return cause([]error{err}, "not permitted: only the queue's owner, its creator or a process with CAP_SYS_ADMIN may do that%s", s.ownership())
 	case sysv.ENOMEM:
-		return cause([]error{err}, "the system has no memory for a message of %d bytes; nothing was sent, try again later", size)
+		return cause([]error{err}, "the system has no memory for a message of %s; nothing was sent, try again later", count(size, "byte"))
 	}
 	return err
 }
 
-// tooLarge tells which of two limits a message of size bytes is over.
-func (q *queue) tooLarge(size int, errs ...error) error {
+// tooLarge returns which of two limits a message of size bytes is over.
+func (s subject) tooLarge(size int, errs ...error) error {
 	errs = append([]error{ErrTooLarge}, errs...)
-	if limits, err := q.kernel.Limits(); err == nil && size > limits.MaxMessage {
-		return cause(errs, "%v: %d bytes, and msgmax is %d (sysctl kernel.msgmax)",
-			ErrTooLarge, size, limits.MaxMessage)
+	if limits, err := s.kernel.Limits(); err == nil && size > limits.MaxMessage {
+		return cause(errs, "%v: %s, and msgmax is %d (sysctl kernel.msgmax)",
+			ErrTooLarge, count(size, "byte"), limits.MaxMessage)
 	}
-	if stat, err := look(q.kernel, q.msqid()); err == nil && uint64(size) > stat.MaxBytes {
-		return cause(errs, "%v: %d bytes, and the queue holds %d in all (its msg_qbytes; raise it with Set, up to sysctl kernel.msgmnb)",
-			ErrTooLarge, size, stat.MaxBytes)
+	if stat, err := s.statAny(); err == nil && uint64(size) > stat.MaxBytes {
+		return cause(errs, "%v: %s, and the queue holds %d in all (its msg_qbytes; raise it with Set, up to sysctl kernel.msgmnb)",
+			ErrTooLarge, count(size, "byte"), stat.MaxBytes)
 	}
-	return cause(errs, "%v: %d bytes", ErrTooLarge, size)
+	return cause(errs, "%v: %s", ErrTooLarge, count(size, "byte"))
 }
 
 // ownership says whose the queue is, where that may be known.
-func (q *queue) ownership() string {
-	stat, err := look(q.kernel, q.msqid())
+func (s subject) ownership() string {
+	stat, err := s.statAny()
 	if err != nil {
 		return ""
 	}
 	return fmt.Sprintf(" (the queue belongs to uid %d, gid %d, permissions %#o; this process has uid %d)",
-		stat.UID, stat.GID, stat.Mode, os.Geteuid())
+		stat.UID, stat.GID, stat.Mode, s.kernel.UID())
 }
 
-// fullness describes what stands in the queue, for those who found no room.
-func (q *queue) fullness() string {
-	stat, err := look(q.kernel, q.msqid())
+// fullness describes what is in the queue, for those who found no room.
+func (s subject) fullness() string {
+	stat, err := s.statAny()
 	if err != nil {
 		return "an unknown number of messages (" + err.Error() + ")"
 	}
-	return fmt.Sprintf("%d messages, %d of %d bytes (its msg_qbytes)", stat.Messages, stat.Bytes, stat.MaxBytes)
+	return fmt.Sprintf("%s, %d of %d bytes (its msg_qbytes)", count(stat.Messages, "message"), stat.Bytes, stat.MaxBytes)
+}
+
+// statAny returns the state of the queue to those, too, who may not read it:
+// IPC_STAT asks for that permission, and List does not.
+func (s subject) statAny() (sysv.Stat, error) {
+	stat, err := s.kernel.Stat(s.id)
+	if err != sysv.EACCES {
+		return stat, err
+	}
+	stats, listErr := s.kernel.List()
+	if listErr != nil {
+		return sysv.Stat{}, listErr
+	}
+	for _, stat := range stats {
+		if stat.ID == s.id {
+			return stat, nil
+		}
+	}
+	return sysv.Stat{}, err // removed meanwhile, or Linux before 4.17
 }
 
 // explainOpen says what an error of msgget(2) means.
 func explainOpen(k sysv.Kernel, key Key, err error) error {
 	switch err {
 	case sysv.ENOENT:
-		return cause([]error{err}, "no queue has this key; Create makes one")
+		return cause([]error{err}, "no queue has this key in this process's IPC namespace (a container may have one of its own: compare /proc/self/ns/ipc); Create creates one")
 	case sysv.EEXIST:
 		return cause([]error{err}, "a queue with this key exists already, and WithExclusive was asked for")
 	case sysv.EACCES:
@@ -217,7 +252,22 @@ func explainOpen(k sysv.Kernel, key Key, err error) error {
 }
 
 // notPermitted is the error of WithOwner.
-func notPermitted(stat sysv.Stat, owners []int) error {
+func notPermitted(stat sysv.Stat, owners string) error {
 	return cause([]error{fs.ErrPermission}, "the queue was created by uid %d and belongs to uid %d, and WithOwner allows only %s; it may have been planted",
-		stat.CreatorUID, stat.UID, ownerList(owners))
+		stat.CreatorUID, stat.UID, owners)
+}
+
+// isRemoved reports whether an error of an operation that was otherwise right
+// says that the queue is gone. EINVAL is what its msqid yields afterwards.
+func isRemoved(err error) bool {
+	return errors.Is(err, ErrRemoved) || err == sysv.EIDRM || err == sysv.EINVAL
+}
+
+// asRemoved turns what a removed msqid yields in a call that is otherwise right
+// into the one error for it.
+func asRemoved(err error) error {
+	if err == sysv.EINVAL {
+		return sysv.EIDRM
+	}
+	return err
 }

@@ -99,7 +99,7 @@ func TestOpeningErrors(t *testing.T) {
 		words []string
 	}{
 		{"Open without a key", open(0), "open", nil, []string{"IPC_PRIVATE", "use Private or Attach"}},
-		{"Open of a missing key", open(free), "open", fs.ErrNotExist, []string{free.String(), "no queue has this key", "Create makes one"}},
+		{"Open of a missing key", open(free), "open", fs.ErrNotExist, []string{free.String(), "no queue has this key", "Create creates one", "IPC namespace"}},
 		{"Open of a missing key, the errno", open(free), "open", syscall.ENOENT, nil},
 		{"Open WithExclusive", open(keyed.Key(), chanmq.WithExclusive()), "open", nil, []string{"WithExclusive", "only Create"}},
 		{"Create without a key", create(0, 0o600), "create", nil, []string{"IPC_PRIVATE", "use Private"}},
@@ -355,7 +355,7 @@ func TestWithOwnerLeavesNoNewQueueBehind(t *testing.T) {
 	_, err = chanmq.Create(randomKey(), 0o600, chanmq.WithExclusive(), other)
 	wantError(t, "Create WithExclusive", err, fs.ErrPermission)
 	_, err = chanmq.Create(randomKey(), 0o600, other)
-	wantError(t, "Create", err, fs.ErrPermission, "no queue has this key", fmt.Sprintf("one that uid %d makes", os.Geteuid()))
+	wantError(t, "Create", err, fs.ErrPermission, "no queue has this key", fmt.Sprintf("one that uid %d creates", os.Geteuid()))
 	stats, err := chanmq.List()
 	if err != nil || len(stats) > 0 {
 		t.Errorf("List = %+v, %v; want no queue", stats, err)

@@ -2,21 +2,25 @@ package chanmq
 
 import (
 	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/wait"
 )
 
-// receive is the operation that takes a message. It belongs to one goroutine,
-// see wait.
+// This file is the two operations, as package wait knows them.
+
+// receive is the operation that takes a message. It belongs to one goroutine, see
+// wait.Operation.
 type receive struct {
-	q *queue
-	wait
+	q             *queue
+	waiter        wait.Waiter
 	sel           Selector
-	msgtyp, flags int // sel, as the kernel is told of it
-	msg           raw // the message, once the operation is done
+	msgtyp, flags int     // sel, as the kernel is told of it
+	holder        *holder // of a Receiver; nil: a direct call
+	msg           raw     // the message, once the operation is done
 }
 
-func (o *receive) init(q *queue, spin *spinner) {
+func (o *receive) init(q *queue, spinner *wait.Spinner) {
 	o.q = q
-	o.wait.init(&q.room, o, spin)
+	o.waiter.Init(q.lot, o, spinner)
 }
 
 func (o *receive) selects(s Selector) {
@@ -24,35 +28,37 @@ func (o *receive) selects(s Selector) {
 	o.msgtyp, o.flags = s.kernel()
 }
 
-// try takes what was handed back first: it is older than what the kernel has.
-func (o *receive) try() error {
+// Try takes what was handed back first: it is older than what the kernel has.
+func (o *receive) Try() error {
 	q := o.q
-	if q.closed.Load() {
+	switch {
+	case q.closed.Load():
 		return ErrClosed
-	}
-	if q.slot.take(o.sel, &o.msg) {
+	case o.holder != nil && o.holder.ctx.Err() != nil:
+		return wait.ErrCanceled // see holders.register
+	case q.slot.take(o.sel, &o.msg):
 		return nil
 	}
+	if o.msg.buf == nil {
+		o.msg.grow()
+	}
 	for {
-		if o.msg.buf == nil {
-			o.msg.grow()
-		}
 		n, err := q.kernel.Receive(q.msqid(), o.msg.buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
 			o.took(n)
 			return nil
 		case sysv.ENOMSG:
-			return errWait
+			return wait.ErrWait
 		case sysv.E2BIG:
 			o.msg.grow()
 		default:
-			return gone(err)
+			return o.failed(err)
 		}
 	}
 }
 
-func (o *receive) block(t sysv.Thread) error {
+func (o *receive) Block(t sysv.Thread) error {
 	for {
 		n, err := t.Receive(o.q.msqid(), o.msg.buf, o.msgtyp, o.flags)
 		switch err {
@@ -62,16 +68,16 @@ func (o *receive) block(t sysv.Thread) error {
 		case sysv.E2BIG:
 			o.msg.grow()
 		default:
-			return gone(err)
+			return o.failed(err)
 		}
 	}
 }
 
-// gone turns what a removed msqid yields in a receive that is otherwise right
-// into the one error for it.
-func gone(err error) error {
-	if err == sysv.EINVAL {
-		return sysv.EIDRM
+// failed turns the kernel's error into what is returned.
+func (o *receive) failed(err error) error {
+	err = asRemoved(err)
+	if err == sysv.EIDRM && !o.q.reopens(err) {
+		o.q.noteRemoved()
 	}
 	return err
 }
@@ -81,26 +87,53 @@ func (o *receive) took(n int) {
 	o.q.slot.number(&o.msg)
 }
 
-func (o *receive) pending() bool     { return o.q.closed.Load() || o.q.slot.has(o.sel) }
-func (o *receive) hopeless() error   { return nil }
-func (o *receive) key() operationKey { return operationKey{sel: o.sel} }
-
-// send is the operation that puts a message into the queue. It belongs to one
-// goroutine, see wait.
-type send struct {
-	q *queue
-	wait
-	msg []byte // type and text; its storage is used again
+func (o *receive) Pending() bool {
+	return o.q.closed.Load() || o.q.slot.has(o.sel) || o.holder != nil && o.holder.ctx.Err() != nil
 }
 
-func (o *send) init(q *queue, spin *spinner) {
+func (o *receive) CheckFits() error { return nil }
+func (o *receive) Key() wait.Key    { return o.sel.key() }
+
+// Suspend and Resume: while it is not tried, a Receiver holds nothing, and nobody
+// has to wait for it.
+
+func (o *receive) Suspend() {
+	if o.holder != nil {
+		o.q.holders.unregister(o.holder)
+	}
+}
+
+func (o *receive) Resume() {
+	if o.holder != nil {
+		o.q.holders.register(o.holder)
+	}
+}
+
+// handBack gives up the message.
+func (o *receive) handBack() {
+	o.q.handBack(o.msg)
+	o.msg = raw{}
+}
+
+// send is the operation that puts a message into the queue. It belongs to one
+// goroutine, see wait.Operation.
+type send struct {
+	q      *queue
+	waiter wait.Waiter
+	msg    []byte // type and text; its storage is used again
+}
+
+func (o *send) init(q *queue, spinner *wait.Spinner) {
 	o.q = q
-	o.wait.init(&q.room, o, spin)
+	o.waiter.Init(q.lot, o, spinner)
 	o.msg = sysv.Buffer(smallMessage)
 }
 
 // encode puts a message into o.
 func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error {
+	if o.q.closed.Load() {
+		return ErrClosed
+	}
 	if err := validateType(typ); err != nil {
 		return err
 	}
@@ -119,29 +152,29 @@ func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error 
 // size returns the number of bytes of text.
 func (o *send) size() int { return len(o.msg) - sysv.HeaderSize }
 
-func (o *send) try() error {
+func (o *send) Try() error {
 	if o.q.closed.Load() {
 		return ErrClosed
 	}
 	id := o.q.msqid()
 	err := o.q.kernel.Send(id, o.msg)
 	if err == sysv.EAGAIN {
-		return errWait
+		return wait.ErrWait
 	}
 	return o.done(id, err)
 }
 
-func (o *send) block(t sysv.Thread) error {
+func (o *send) Block(t sysv.Thread) error {
 	id := o.q.msqid()
 	return o.done(id, t.Send(id, o.msg))
 }
 
-// done notes that the kernel has taken the message, or explains why it has not.
+// done notes that the kernel has taken the message, or returns why it has not.
 func (o *send) done(id int, err error) error {
 	if err != nil {
 		return o.refused(id, err)
 	}
-	processSends.Add(1)
+	wait.CountSend()
 	return nil
 }
 
@@ -157,19 +190,22 @@ func (o *send) refused(id int, err error) error {
 			return err
 		}
 	}
-	return gone(err)
+	return asRemoved(err)
 }
 
-func (o *send) pending() bool { return o.q.closed.Load() }
+func (o *send) Pending() bool { return o.q.closed.Load() }
 
-// hopeless finds messages that are larger than the queue may ever hold: the
-// kernel would wait for the room for ever.
-func (o *send) hopeless() error {
-	stat, err := look(o.q.kernel, o.q.msqid())
+// CheckFits finds messages that are larger than the queue may ever hold: the
+// kernel would wait for the room forever.
+func (o *send) CheckFits() error {
+	s := o.q.subject()
+	stat, err := s.statAny()
 	if err == nil && uint64(o.size()) > stat.MaxBytes {
-		return o.q.tooLarge(o.size())
+		return s.tooLarge(o.size())
 	}
 	return nil
 }
 
-func (o *send) key() operationKey { return operationKey{send: true} }
+func (o *send) Key() wait.Key { return wait.Key{Send: true, Size: o.size()} }
+func (o *send) Suspend()      {}
+func (o *send) Resume()       {}

@@ -2,109 +2,13 @@ package chanmq
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 	"time"
 
 	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
-
-// Selector says which messages a receive takes: the msgtyp and MSG_EXCEPT of
-// msgrcv(2). The zero value is [Any]. Selectors can be compared with ==.
-//
-// A selector with a type that no message can have (<= 0, or more than fits a C
-// long) is refused, with [ErrInvalidType], by the call that is given it.
-type Selector struct {
-	mode selectorMode
-	typ  int64
-}
-
-type selectorMode uint8
-
-const (
-	anyType selectorMode = iota
-	ofType
-	upTo
-	except
-)
-
-// Any selects the oldest message, whatever its type.
-func Any() Selector { return Selector{} }
-
-// OfType selects the oldest message of type t, t > 0.
-func OfType(t int64) Selector { return Selector{ofType, t} }
-
-// UpTo selects the oldest message of the lowest type that is <= t, t > 0: a
-// priority queue, 1 being the most urgent.
-func UpTo(t int64) Selector { return Selector{upTo, t} }
-
-// Except selects the oldest message whose type is not t, t > 0 (MSG_EXCEPT,
-// Linux only).
-func Except(t int64) Selector { return Selector{except, t} }
-
-// String returns the call that makes the selector, such as "UpTo(3)".
-func (s Selector) String() string {
-	switch s.mode {
-	case ofType:
-		return fmt.Sprintf("OfType(%d)", s.typ)
-	case upTo:
-		return fmt.Sprintf("UpTo(%d)", s.typ)
-	case except:
-		return fmt.Sprintf("Except(%d)", s.typ)
-	}
-	return "Any()"
-}
-
-// validate refuses types that no message can have. msgrcv(2) would take them
-// for another selector: OfType(0) would mean Any, OfType(-3) UpTo(3).
-func (s Selector) validate() error {
-	if s.mode == anyType {
-		return nil
-	}
-	return validateType(s.typ)
-}
-
-func validateType(typ int64) error {
-	if typ < 1 || typ > sysv.MaxType {
-		return fmt.Errorf("%w: %d is not in 1 to %d", ErrInvalidType, typ, sysv.MaxType)
-	}
-	return nil
-}
-
-// kernel returns the selector as msgrcv(2) is told of it.
-func (s Selector) kernel() (msgtyp, flags int) {
-	switch s.mode {
-	case ofType:
-		return int(s.typ), 0
-	case upTo:
-		return -int(s.typ), 0
-	case except:
-		return int(s.typ), sysv.Except
-	}
-	return 0, 0
-}
-
-// matches reports whether a message of the type may be taken.
-func (s Selector) matches(typ int64) bool {
-	switch s.mode {
-	case ofType:
-		return typ == s.typ
-	case upTo:
-		return typ <= s.typ
-	case except:
-		return typ != s.typ
-	}
-	return true
-}
-
-// overlaps reports whether a message may match both selectors. It may err on
-// the side of true.
-func (s Selector) overlaps(o Selector) bool {
-	if s.mode == ofType {
-		return o.matches(s.typ)
-	}
-	return o.mode != ofType || s.matches(o.typ)
-}
 
 // An Option changes how a queue is opened. See the functions that return one.
 type Option func(*options)
@@ -122,6 +26,14 @@ type options struct {
 	maxParked int
 	err       error // the first bad argument
 }
+
+// Defaults of the options.
+const (
+	defaultSpin      = 20 * time.Microsecond
+	defaultPollMin   = time.Millisecond
+	defaultPollMax   = 15 * time.Millisecond
+	defaultMaxParked = 128
+)
 
 // For package chanmqtest, which opens queues on a simulated kernel.
 func init() {
@@ -148,19 +60,19 @@ func (o *options) refuse(format string, args ...any) {
 	}
 }
 
-// WithExclusive makes [Create] fail with an error that is fs.ErrExist when the
+// WithExclusive makes [Create] fail with an error matching fs.ErrExist when the
 // queue exists already (IPC_EXCL).
 func WithExclusive() Option { return func(o *options) { o.exclusive = true } }
 
 // WithRemoveOnClose makes Close remove the queue, for every process, with all
-// messages that stand in it. What the handle holds itself comes back in
+// messages that are in it. What the handle holds itself comes back in
 // [*UndeliveredError] all the same. A program that ends without calling Close
 // leaves the queue behind.
 func WithRemoveOnClose() Option { return func(o *options) { o.remove = true } }
 
 // WithOwner refuses to open a queue unless its creator and its owner are both
 // among the user ids. Keys are free for all: without it, a queue planted under
-// the key by another user would be taken for the real one. The error is
+// the key by another user would be taken for the real one. The error matches
 // fs.ErrPermission.
 func WithOwner(uid ...int) Option {
 	return func(o *options) {
@@ -184,7 +96,7 @@ func WithReopen() Option { return func(o *options) { o.reopen = true } }
 
 // WithSpin sets how long a call that has to wait polls the queue before it lets
 // its thread sleep in the kernel. The default is 20 microseconds, about what
-// sleeping and waking costs; spinning that keeps failing is left out by itself.
+// sleeping and waking costs; spinning that keeps failing becomes rare by itself.
 // Zero turns it off.
 func WithSpin(d time.Duration) Option {
 	return func(o *options) {
@@ -195,11 +107,11 @@ func WithSpin(d time.Duration) Option {
 	}
 }
 
-// WithPolling makes calls wait by polling alone, never by a system call that
+// WithPolling makes calls wait by polling alone, never by a msgsnd or msgrcv that
 // blocks: the queue is looked at after min, and after pauses that double up to
-// max while nothing comes. One goroutine polls for all of the handle's calls.
-// It is for programs that cannot spare threads; a message waits up to max. The
-// Go runtime's timers do not go below about a millisecond on an idle machine.
+// max while nothing comes. One goroutine, on one thread, polls for all of the
+// handle's calls. It is for programs that cannot spare threads; a message waits
+// up to max.
 func WithPolling(min, max time.Duration) Option {
 	return func(o *options) {
 		if min <= 0 || max < min {
@@ -211,8 +123,10 @@ func WithPolling(min, max time.Duration) Option {
 
 // WithMaxParked sets how many calls on the handle may sleep in the kernel at
 // once, each of which takes an operating system thread. The default is 128.
-// The rest share one goroutine that polls, every 15 ms at the least. Zero is
-// polling alone. All handles of a process together park at most 2,048.
+// Receives with the same selector share one of them, since only the first of them
+// needs to sleep in the kernel. The rest share one goroutine that polls, every
+// 15 ms at the least. Zero is polling alone. All handles of a process together
+// park at most 2,048.
 func WithMaxParked(n int) Option {
 	return func(o *options) {
 		if n < 0 {
@@ -222,7 +136,8 @@ func WithMaxParked(n int) Option {
 	}
 }
 
-// A ReceiverOption changes how a [Receiver] works: [WithBuffer], [WithDecodeError].
+// A ReceiverOption changes how a [Receiver] works: [WithBuffer],
+// [WithDecodeError], [WithDrain].
 type ReceiverOption interface{ applyReceiver(*receiverOptions) }
 
 // A SenderOption changes how a [Sender] works: [WithBuffer].
@@ -232,17 +147,18 @@ type SenderOption interface{ applySender(*senderOptions) }
 type BufferOption int
 
 type receiverOptions struct {
-	buffer      int
-	decodeError func(*DecodeError)
+	buffer        int
+	onDecodeError func(*DecodeError)
+	drain         bool
 }
 
 type senderOptions struct{ buffer int }
 
 // WithBuffer gives C room for n values. The default is 0: the kernel queue is
-// the buffer. What stands in C is lost when the process is killed, and kept
-// from other receivers of the queue meanwhile. A buffer makes a stream of
-// messages faster, since the pump and the program then take turns less often:
-// where they come one behind the other, a Receiver takes up to 64, as far as C has
+// the buffer. What is in C is lost when the process ends without [Queue.Close],
+// and kept from other receivers of the queue meanwhile. A buffer makes a stream of
+// messages faster, since the pump and the program then switch less often: where
+// messages come one behind the other, a Receiver takes up to 64, as far as C has
 // room, before it delivers the first of them.
 func WithBuffer(n int) BufferOption { return BufferOption(n) }
 
@@ -251,7 +167,7 @@ func (n BufferOption) applySender(o *senderOptions)     { o.buffer = int(n) }
 
 type decodeErrorOption func(*DecodeError)
 
-func (f decodeErrorOption) applyReceiver(o *receiverOptions) { o.decodeError = f }
+func (f decodeErrorOption) applyReceiver(o *receiverOptions) { o.onDecodeError = f }
 
 // WithDecodeError makes a Receiver go on after a message that its codec cannot
 // decode: f is called with it, from the Receiver's own goroutine, and the
@@ -259,6 +175,17 @@ func (f decodeErrorOption) applyReceiver(o *receiverOptions) { o.decodeError = f
 // must not call Close or Drain of that Receiver, nor Close of the queue, since
 // they wait for it to return; it may cancel the ctx.
 func WithDecodeError(f func(*DecodeError)) ReceiverOption { return decodeErrorOption(f) }
+
+type drainOption struct{}
+
+func (drainOption) applyReceiver(o *receiverOptions) { o.drain = true }
+
+// WithDrain makes the end of a Receiver's ctx drain it, as [Receiver.Drain] does,
+// instead of handing back what it holds: it stops taking messages, delivers those
+// that it has taken, and closes C. For programs that range over C until it is
+// closed, and handle every message that was taken. While nobody reads C it does
+// not end; Close still hands back what it holds.
+func WithDrain() ReceiverOption { return drainOption{} }
 
 func newReceiverOptions(opts []ReceiverOption) (receiverOptions, error) {
 	var o receiverOptions
@@ -287,13 +214,10 @@ func validateBuffer(n *int) error {
 }
 
 // ownerList is the text of WithOwner's ids in an error.
-func ownerList(uids []int) string {
-	var b strings.Builder
-	for i, uid := range uids {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		fmt.Fprint(&b, uid)
+func (o *options) ownerList() string {
+	list := make([]string, len(o.owners))
+	for i, uid := range o.owners {
+		list[i] = strconv.Itoa(uid)
 	}
-	return b.String()
+	return strings.Join(list, ", ")
 }

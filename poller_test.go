@@ -111,7 +111,7 @@ func untilRest(t testing.TB, q *chanmq.Queue[[]byte]) {
 // inPoller reports whether the calling goroutine is a poller's own.
 func inPoller() bool {
 	stack := make([]byte, 1<<14)
-	return strings.Contains(string(stack[:runtime.Stack(stack, false)]), "chanmq.(*poller).run(")
+	return strings.Contains(string(stack[:runtime.Stack(stack, false)]), "wait.(*poller).run(")
 }
 
 var pollingOptions = map[string]chanmq.Option{

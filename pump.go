@@ -2,140 +2,101 @@ package chanmq
 
 import (
 	"context"
+	"errors"
 	"sync"
-	"sync/atomic"
 )
 
-// A pump is a goroutine between the queue and a Go channel: the one of a
-// Receiver or of a Sender.
-type pump interface {
-	// stop tells it to end, with the error that Err then returns.
-	stop(err error)
-	// collect waits for its end and takes what it still holds: a Receiver's
-	// messages go to the slot, a Sender's into left.
-	collect(left *UndeliveredError)
-	// spent reports whether it has ended and holds nothing any more.
-	spent() bool
+// pump is the life of a goroutine between the queue and a Go channel, which
+// Receivers and Senders share: it is started, runs until something ends it, and
+// then says why.
+type pump struct {
+	core *queue
+	op   string // what its errors are about: "receive" or "send"
+
+	// ctx is the program's. running ends when the pump must stop at once.
+	ctx, running context.Context
+	cancel       context.CancelFunc // ends running
+
+	done chan struct{} // closed when the goroutine has ended
+
+	mu     sync.Mutex
+	reason stopReason // the first one; guarded by mu
+	why    error      // what Err returns; set before done is closed; guarded by mu
 }
 
-// pumps are the pumps of a handle.
-type pumps struct {
-	// subscribed is len(subscriptions), so that a receive can pass by
-	// when there are none.
-	subscribed atomic.Int64
+// errCodecExit is why a pump ended whose codec, or decode error function, called
+// runtime.Goexit.
+var errCodecExit = errors.New("the codec or the WithDecodeError function ended the goroutine (runtime.Goexit)")
 
-	mu      sync.Mutex
-	refused bool              // the handle is closed: no new ones; guarded by mu
-	all     map[pump]struct{} // those that run, or hold messages; guarded by mu
-	swept   int               // how many there were after the last sweep; guarded by mu
-
-	// subscriptions are the Receivers that may hold a message, by the Done
-	// channel of the ctx they were given: programs have few of those. Guarded
-	// by mu.
-	subscriptions map[<-chan struct{}]map[*subscriber]struct{}
+// init prepares a pump of the program's ctx, which runs until running ends.
+func (p *pump) init(core *queue, op string, ctx, running context.Context) {
+	p.core, p.op, p.ctx = core, op, ctx
+	p.running, p.cancel = context.WithCancel(running)
+	p.done = make(chan struct{})
 }
 
-// subscriber is a Receiver that may hold a message, or be about to take one.
-type subscriber struct {
-	sel     Selector
-	settled chan struct{} // closed when it holds nothing any more
-}
+// Done returns a channel that is closed when the pump has ended: its goroutine is
+// gone, and what it held is handed back.
+func (p *pump) Done() <-chan struct{} { return p.done }
 
-// add takes p in. It reports false when the handle is closed.
-func (ps *pumps) add(p pump) bool {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if ps.refused {
+func (p *pump) hasEnded() bool {
+	select {
+	case <-p.done:
+		return true
+	default:
 		return false
 	}
-	if ps.all == nil {
-		ps.all = make(map[pump]struct{})
-	}
-	if len(ps.all) >= 2*ps.swept+16 {
-		// Receivers that ended with values in C are kept for Close to find.
-		// Those that have been read to the end since then may go.
-		for old := range ps.all {
-			if old.spent() {
-				delete(ps.all, old)
-			}
-		}
-		ps.swept = len(ps.all)
-	}
-	ps.all[p] = struct{}{}
-	return true
 }
 
-// remove forgets p.
-func (ps *pumps) remove(p pump) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	delete(ps.all, p)
+// note says that the pump will end for the reason. The first one counts, and the
+// end of ctx before it.
+func (p *pump) note(reason stopReason) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.reason == notStopped && p.ctx.Err() == nil {
+		p.reason = reason
+	}
 }
 
-// refuse takes no more pumps in, and returns those that there are.
-func (ps *pumps) refuse() []pump {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	ps.refused = true
-	list := make([]pump, 0, len(ps.all))
-	for p := range ps.all {
-		list = append(list, p)
-	}
-	return list
+// stop makes the pump end at once.
+func (p *pump) stop(reason stopReason) {
+	p.note(reason)
+	p.cancel()
 }
 
-// subscribe announces that a Receiver with that ctx may take messages.
-func (ps *pumps) subscribe(ctx context.Context, sel Selector) *subscriber {
-	s := &subscriber{sel: sel, settled: make(chan struct{})}
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	if ps.subscriptions == nil {
-		ps.subscriptions = make(map[<-chan struct{}]map[*subscriber]struct{})
-	}
-	if ps.subscriptions[ctx.Done()] == nil {
-		ps.subscriptions[ctx.Done()] = make(map[*subscriber]struct{})
-	}
-	ps.subscriptions[ctx.Done()][s] = struct{}{}
-	ps.subscribed.Store(int64(len(ps.subscriptions)))
-	return s
+// Err returns why the pump has ended.
+func (p *pump) Err() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.why
 }
 
-// unsubscribe says that the Receiver takes and holds nothing any more.
-func (ps *pumps) unsubscribe(ctx context.Context, s *subscriber) {
-	ps.mu.Lock()
-	defer ps.mu.Unlock()
-	delete(ps.subscriptions[ctx.Done()], s)
-	if len(ps.subscriptions[ctx.Done()]) == 0 {
-		delete(ps.subscriptions, ctx.Done())
-	}
-	ps.subscribed.Store(int64(len(ps.subscriptions)))
-	close(s.settled)
+// end publishes why the pump has ended: the error that its goroutine came back
+// with.
+func (p *pump) end(err error, size int) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.why = p.explain(err, size)
+	p.cancel() // releases what ctx knows of this pump
 }
 
-// settle waits until every Receiver whose ctx has ended, and that may hold a
-// message which s selects, has handed it back. So a program may cancel a ctx and
-// receive again at once, without waiting for the Receiver's end, and still gets
-// the messages in order. It is short: a Receiver whose ctx has ended waits for
-// nobody.
-func (ps *pumps) settle(s Selector) {
-	if ps.subscribed.Load() == 0 {
-		return
-	}
-	var ending []*subscriber
-	ps.mu.Lock()
-	for done, receivers := range ps.subscriptions {
-		select {
-		case <-done:
-			for receiver := range receivers {
-				if receiver.sel.overlaps(s) {
-					ending = append(ending, receiver)
-				}
-			}
-		default:
+// explain turns what the goroutine came back with into what Err returns. It needs
+// mu.
+func (p *pump) explain(err error, size int) error {
+	_, wasCanceled := err.(*canceled)
+	switch {
+	case err == nil:
+		return nil
+	case wasCanceled || err == ErrClosed:
+		switch p.reason {
+		case asked:
+			return nil
+		case handleClosed:
+			err = ErrClosed
 		}
 	}
-	ps.mu.Unlock()
-	for _, receiver := range ending {
-		<-receiver.settled
+	if undecoded, ok := err.(*DecodeError); ok {
+		return undecoded // it names the queue itself
 	}
+	return p.core.callError(p.ctx, p.op, err, size)
 }

@@ -2,11 +2,11 @@ package chanmq
 
 import (
 	"context"
-	"errors"
-	"reflect"
 	"runtime"
 	"sync"
-	"sync/atomic"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/wait"
 )
 
 // A Receiver moves the messages that a [Selector] selects from the queue into
@@ -17,37 +17,35 @@ import (
 // It ends when its ctx ends, when Close or Drain is called, when the queue is
 // removed, when a message does not decode, and when the handle is closed. Then
 // C is closed, and Err says why. What was taken and not read is never dropped:
-// see [Receiver.Close].
+// see [Receiver.Close]. But the handle has it, so the program must end with
+// [Queue.Close] or [Queue.Shutdown], or it is gone with the process.
 type Receiver[T any] struct {
-	q        *Queue[T]
-	sel      Selector
-	c        chan Message[T] // sent to and closed by the pump alone
-	undecode func(*DecodeError)
+	pump
+	q             *Queue[T]
+	c             chan Message[T] // sent to and closed by the pump alone
+	onDecodeError func(*DecodeError)
 
-	// ctx is the program's. holding ends with it, and when the Receiver is
-	// stopped; taking ends with holding, and when it is drained.
-	ctx, holding, taking context.Context
-	letGo                context.CancelCauseFunc // ends holding
-	stopTaking           context.CancelCauseFunc // ends taking
+	// taking ends with running, and when the Receiver is to take no more.
+	taking     context.Context
+	stopTaking context.CancelFunc
 
-	// Of the pump, until done is closed; then guarded by mu.
-	op     receive
+	// Of the goroutine, until done is closed; then guarded by collecting.
+	from   receive
+	holder holder
 	stream stream
-	held   []Message[T] // taken, decoded, and not sent to c yet
-	ring   []raw        // the raw forms of the last cap(c)+1 values, held ones included; see slot
+	held   []Message[T] // taken and not sent to c yet; the last one may not be decoded yet
+	ring   []kept[T]    // of the last cap(c)+1 messages, held ones included; see slot
 	sent   uint64       // how many values were sent to c
 
-	done chan struct{} // closed when the pump has ended
-	err  atomic.Value  // receiverEnd: why it ended; set before c is closed
-
-	mu sync.Mutex // held by who collects
+	collecting sync.Mutex // held by whoever collects
 }
 
-// receiverEnd makes errors of different types fit an atomic.Value.
-type receiverEnd struct{ err error }
-
-// errStopped is the cause of an end that the program asked for.
-var errStopped = cause(nil, "the Receiver or Sender was stopped")
+// kept is what a Receiver keeps of a message that may have to be handed back.
+type kept[T any] struct {
+	raw raw
+	// value is what was sent to C, if that has a buffer: see identify.
+	value T
+}
 
 // Receiver starts a Receiver for the messages that s selects. It always returns
 // one; where it cannot work (the handle is closed, the selector or an option is
@@ -62,113 +60,148 @@ func (q *Queue[T]) Receiver(ctx context.Context, s Selector, opts ...ReceiverOpt
 		err = s.validate()
 	}
 	r := &Receiver[T]{
-		q:        q,
-		sel:      s,
-		c:        make(chan Message[T], o.buffer),
-		undecode: o.decodeError,
-		ctx:      ctx,
-		ring:     make([]raw, o.buffer+1),
-		done:     make(chan struct{}),
+		q:             q,
+		c:             make(chan Message[T], o.buffer),
+		onDecodeError: o.onDecodeError,
+		ring:          make([]kept[T], o.buffer+1),
 	}
-	r.holding, r.letGo = context.WithCancelCause(ctx)
-	r.taking, r.stopTaking = context.WithCancelCause(r.holding)
-	if err == nil && !q.core.pumps.add(r) {
+	core := q.core()
+	running := ctx
+	if o.drain {
+		running = context.WithoutCancel(ctx)
+	}
+	r.pump.init(core, "receive", ctx, running)
+	r.holder = holder{sel: s, ctx: running}
+	if o.drain {
+		r.taking, r.stopTaking = context.WithCancel(ctx)
+	} else {
+		r.taking, r.stopTaking = context.WithCancel(r.running)
+	}
+	if err == nil && !core.pumps.add(r) {
 		err = ErrClosed
 	}
 	if err != nil {
-		r.end(q.core.opError("receive", err, 0))
+		r.finish(err)
 		return r
 	}
-	r.op.init(q.core, new(spinner))
-	r.op.selects(s)
-	go r.pump()
+	r.from.init(core, new(wait.Spinner))
+	r.from.selects(s)
+	r.from.holder = &r.holder
+	go r.run()
 	return r
 }
 
 // C returns the channel of messages. It is always the same. It is closed, once,
-// when the Receiver has ended, after Err can be read; values that stand in its
+// when the Receiver has ended, after Err can be read; values that are in its
 // buffer then can still be read, unless Close has moved them to the handle.
 func (r *Receiver[T]) C() <-chan Message[T] { return r.c }
 
 // Done returns a channel that is closed when the Receiver has ended: its
 // goroutine is gone, and what it held is handed back.
-func (r *Receiver[T]) Done() <-chan struct{} { return r.done }
+func (r *Receiver[T]) Done() <-chan struct{} { return r.pump.Done() }
 
-// Err returns why C was closed: ctx.Err() and the ctx's cause, [ErrRemoved],
-// [ErrClosed] if the handle was closed, or a [*DecodeError], which holds the
-// message. It returns nil as long as C is open, and after Close and Drain.
-func (r *Receiver[T]) Err() error {
-	end, _ := r.err.Load().(receiverEnd)
-	return end.err
-}
+// Err returns why C was closed: an [*OpError] that matches ctx.Err() and the ctx's
+// cause, [ErrRemoved], or [ErrClosed] if the handle was closed; or a
+// [*DecodeError], which holds the message. It returns nil as long as C is open, and
+// after Close and Drain, unless a message did not decode before they were through.
+func (r *Receiver[T]) Err() error { return r.pump.Err() }
 
 // Drain makes the Receiver stop taking messages, deliver the one that it holds,
 // and close C. It returns when that is done; values in C's buffer are the
-// program's to read. While nobody reads C it waits for ctx, returns ctx.Err(),
-// and the Receiver goes on draining; so call it from another goroutine than C's
-// reader, or with a ctx that ends. After the Receiver's end, and after Close, it
-// returns nil at once.
+// program's to read. While nobody reads C it waits for ctx, returns an [*OpError]
+// that matches ctx.Err(), and the Receiver goes on draining; so call it from
+// another goroutine than C's reader, or with a ctx that ends. After the Receiver's
+// end, and after Close, it returns nil at once.
 func (r *Receiver[T]) Drain(ctx context.Context) error {
-	r.stopTaking(errStopped)
-	select {
-	case <-r.done:
+	r.drain()
+	if r.hasEnded() {
 		return nil
-	default:
 	}
 	select {
 	case <-r.done:
 		return nil
 	case <-ctx.Done():
-		return ctxError(ctx)
+		return r.core.opError("drain", ctxError(ctx), 0)
 	}
 }
 
 // Close makes the Receiver stop, waits for its end, and hands back to the handle
 // what it had taken and the program has not read, the values in C's buffer too.
 // The next receives on the handle get them, in the order taken, before newer
-// messages. C is closed and empty afterwards. Close may be called from any
-// goroutine, C's reader too, and any number of times; it always returns nil. It
-// must not be called from a WithDecodeError function, which it waits for.
+// messages. C is closed and empty afterwards. While another goroutine reads C,
+// that may still get a value that was taken behind one that is handed back.
+//
+// Close may be called from any goroutine, C's reader too, and any number of times;
+// it always returns nil. It must not be called from a WithDecodeError function, nor
+// from a codec, which it waits for.
 func (r *Receiver[T]) Close() error {
-	r.stop(errStopped)
+	r.stop(asked)
 	r.collect(nil)
 	return nil
 }
 
-func (r *Receiver[T]) stop(err error) { r.letGo(err) }
+func (r *Receiver[T]) receives() bool { return true }
 
-// pump is the way of a message from the kernel to the channel.
-func (r *Receiver[T]) pump() {
-	core := r.q.core
-	core.pumps.settle(r.sel)
-	sub := core.pumps.subscribe(r.ctx, r.sel)
-	var err error
-	for err == nil {
-		var undecoded *DecodeError
-		undecoded, err = r.take()
-		if !r.deliver() {
-			err = ctxError(r.holding)
-			r.letGoOfHeld()
+func (r *Receiver[T]) drain() {
+	r.note(asked)
+	r.stopTaking()
+}
+
+func (r *Receiver[T]) stop(reason stopReason) {
+	r.pump.stop(reason)
+	r.stopTaking()
+}
+
+// run is the goroutine.
+func (r *Receiver[T]) run() {
+	err := errCodecExit
+	defer func() { r.finish(err) }()
+	err = r.receiveAll()
+}
+
+// receiveAll is the way of a message from the kernel to the channel. It returns
+// when there is a reason to end.
+func (r *Receiver[T]) receiveAll() error {
+	core := r.core
+	defer core.holders.unregister(&r.holder)
+	defer r.handBackHeld()
+	if err := r.begin(); err != nil {
+		return err
+	}
+	r.from.waiter.Order()
+	defer r.from.waiter.Release()
+	for {
+		undecoded, err := r.take()
+		if stopped := r.deliver(); stopped != nil {
+			r.handBackHeld()
+			err = stopped
 		}
 		switch {
 		case undecoded == nil:
-		case r.undecode == nil:
-			err = undecoded
+		case r.onDecodeError == nil:
+			return undecoded
 		default:
-			// The message is undecode's, which may receive from this handle:
-			// this Receiver holds nothing meanwhile.
-			core.pumps.unsubscribe(r.ctx, sub)
-			r.undecode(undecoded)
-			core.pumps.settle(r.sel)
-			sub = core.pumps.subscribe(r.ctx, r.sel)
+			// The message is the function's, which may receive from this
+			// handle: this Receiver holds nothing meanwhile.
+			core.holders.unregister(&r.holder)
+			r.onDecodeError(undecoded)
+			if beginErr := r.begin(); err == nil {
+				err = beginErr
+			}
+		}
+		if err != nil {
+			return err
 		}
 	}
-	r.op.release()
-	core.pumps.unsubscribe(r.ctx, sub)
-	r.end(r.reason(err))
-	if r.spent() {
-		core.pumps.remove(r)
+}
+
+// begin lets what older Receivers still hold come first, and registers this one.
+func (r *Receiver[T]) begin() error {
+	if !r.core.holders.await(r.taking, r.core.closing, r.holder.sel) {
+		return &canceled{}
 	}
+	r.core.holders.register(&r.holder)
+	return nil
 }
 
 // maxBatch is how many messages a pump takes before it delivers the first, if
@@ -179,16 +212,16 @@ const maxBatch = 64
 // take waits for a message and holds it, and with it those that follow at once.
 // It ends early at a message that does not decode.
 func (r *Receiver[T]) take() (undecoded *DecodeError, err error) {
-	if err := r.op.run(r.taking); err != nil {
+	if err := r.from.run(r.taking); err != nil {
 		return nil, err
 	}
 	// With what is in C these make at most cap(c)+1.
-	room := min(maxBatch, 1+cap(r.c)-len(r.c))
+	most := min(maxBatch, 1+cap(r.c)-len(r.c))
 	for {
 		if undecoded := r.hold(); undecoded != nil {
 			return undecoded, nil
 		}
-		if len(r.held) == room || r.taking.Err() != nil || !r.another() {
+		if len(r.held) == most || r.taking.Err() != nil || !r.another() {
 			return nil, nil // run will find the reason again
 		}
 	}
@@ -199,14 +232,14 @@ func (r *Receiver[T]) take() (undecoded *DecodeError, err error) {
 // one: a pump is faster than that, and would deliver each by itself.
 func (r *Receiver[T]) another() bool {
 	tries := 0
-	if !r.op.waited || len(r.held) > 1 {
+	if !r.from.waiter.Waited || len(r.held) > 1 {
 		tries = 1 // there were some
 	}
 	if r.stream.expected(len(r.held)) {
 		tries = triesPerFollower
 	}
 	for range tries {
-		if r.op.try() == nil {
+		if r.from.waiter.TryMore() == nil {
 			r.stream.came()
 			return true
 		}
@@ -214,101 +247,111 @@ func (r *Receiver[T]) another() bool {
 	return false
 }
 
-// hold keeps the message that op took, decoded in held and raw in the ring.
+// hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *DecodeError {
-	slot := r.slot(r.sent + uint64(len(r.held)))
-	*slot, r.op.msg = r.op.msg, *slot
-	r.held = append(r.held, Message[T]{Type: slot.typ()})
+	k := r.slot(r.sent + uint64(len(r.held)))
+	k.raw, r.from.msg = r.from.msg, k.raw
+	r.held = append(r.held, Message[T]{Type: k.raw.typ()})
 	last := len(r.held) - 1
-	if err := decodeRaw(r.q.codec, slot, &r.held[last].Value); err != nil {
+	r.holder.inCodec.Store(true)
+	err := r.q.decode(&k.raw, &r.held[last].Value)
+	r.holder.inCodec.Store(false)
+	if err != nil {
 		r.held = r.held[:last]
 		return err.(*DecodeError)
 	}
 	return nil
 }
 
-// slot is where the raw form of a value is.
-func (r *Receiver[T]) slot(number uint64) *raw { return &r.ring[number%uint64(len(r.ring))] }
+// slot is what is kept of the value with the number.
+func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint64(len(r.ring))] }
 
-// deliver sends what is held to C. It reports false if the Receiver had to stop
-// before it was through.
-func (r *Receiver[T]) deliver() bool {
+// deliver sends what is held to C. It returns why the Receiver had to stop before it
+// was through.
+func (r *Receiver[T]) deliver() error {
 	delivered := 0
 	defer func() {
 		clear(r.held[:delivered]) // the program's now
 		r.held = append(r.held[:0], r.held[delivered:]...)
 	}()
 	for _, m := range r.held {
+		if cap(r.c) > 0 {
+			r.slot(r.sent).value = m.Value
+		}
 		select {
 		case r.c <- m:
 		default:
-			select {
-			case r.c <- m:
-			case <-r.holding.Done():
-				return false
+			if err := r.awaitReader(m); err != nil {
+				return err
 			}
 		}
 		delivered++
 		r.sent++
-		r.op.owing = true
+		r.from.waiter.NeedYield = true
 	}
-	if r.op.owing && r.op.waited {
+	if r.from.waiter.NeedYield && r.from.waiter.Waited {
 		// Messages come one by one: the program can have this one now, or
 		// after a system call that most likely finds no other.
 		runtime.Gosched()
 	}
-	return true
+	return nil
 }
 
-// letGoOfHeld hands back what could not be delivered.
-func (r *Receiver[T]) letGoOfHeld() {
+// awaitReader sends m to C when there is a reader, or returns why it could not.
+func (r *Receiver[T]) awaitReader(m Message[T]) error {
+	r.core.beginRead()
+	defer r.core.endRead()
+	select {
+	case r.c <- m:
+		return nil
+	case <-r.running.Done():
+		return &canceled{}
+	case <-r.core.removal.gone:
+		return sysv.EIDRM
+	}
+}
+
+// handBackHeld hands back what could not be delivered, or not be decoded because
+// the codec did not return.
+func (r *Receiver[T]) handBackHeld() {
 	for i := range r.held {
-		slot := r.slot(r.sent + uint64(i))
-		r.q.core.handBack(*slot)
-		*slot = raw{}
+		r.handBack(r.slot(r.sent + uint64(i)))
 	}
 	clear(r.held)
 	r.held = r.held[:0]
 }
 
-// reason turns why the pump stopped into what Err returns.
-func (r *Receiver[T]) reason(err error) error {
-	switch {
-	case errors.Is(err, errStopped):
-		return nil
-	case errors.Is(err, ErrClosed):
-		err = ErrClosed
-	case r.ctx.Err() != nil && errors.Is(err, r.ctx.Err()) && !errors.Is(err, ErrRemoved):
-		return ctxError(r.ctx)
-	}
-	if _, undecoded := err.(*DecodeError); undecoded {
-		return err
-	}
-	return r.q.core.opError("receive", err, 0)
+func (r *Receiver[T]) handBack(k *kept[T]) {
+	r.core.handBack(k.raw)
+	*k = kept[T]{}
 }
 
-// end publishes why the Receiver has ended, and closes C, once.
-func (r *Receiver[T]) end(err error) {
-	r.err.Store(receiverEnd{err})
-	r.letGo(errStopped) // releases what the ctx knows of this Receiver
+// finish publishes why the Receiver has ended, and closes C, once.
+func (r *Receiver[T]) finish(err error) {
+	r.pump.end(err, 0)
+	r.stopTaking()
 	close(r.c)
 	close(r.done)
+	if r.drained() {
+		r.core.pumps.remove(r)
+	}
 }
 
-func (r *Receiver[T]) spent() bool {
-	select {
-	case <-r.done:
-		return len(r.c) == 0
-	default:
+// drained reports whether the Receiver has ended, and C is empty, and nobody is
+// about to hand back what was in it.
+func (r *Receiver[T]) drained() bool {
+	if !r.hasEnded() || !r.collecting.TryLock() {
 		return false
 	}
+	defer r.collecting.Unlock()
+	return len(r.c) == 0
 }
 
 // collect moves what is unread in C to the slot.
 func (r *Receiver[T]) collect(*UndeliveredError) {
 	<-r.done
-	r.mu.Lock()
-	defer r.mu.Unlock()
+	r.collecting.Lock()
+	defer r.collecting.Unlock()
 	for {
 		// The values left in C are the last ones that were sent, so their
 		// number tells which ones they are. The program may be reading them
@@ -320,33 +363,20 @@ func (r *Receiver[T]) collect(*UndeliveredError) {
 			break
 		}
 		after := uint64(len(r.c))
-		at := r.identify(m, r.sent-before, r.sent-after)
-		r.q.core.handBack(r.ring[at])
-		r.ring[at] = raw{}
+		r.handBack(r.slot(r.identify(m, r.sent-before, r.sent-after)))
 	}
-	r.q.core.pumps.remove(r)
+	r.core.pumps.remove(r)
 }
 
-// identify returns the index in ring of the value m, whose number is in from to
-// end-1.
-func (r *Receiver[T]) identify(m Message[T], from, end uint64) uint64 {
-	n := uint64(len(r.ring))
-	for i := from; i < end-1; i++ {
-		var value T
-		known := &r.ring[i%n]
-		if known.buf == nil || known.typ() != m.Type {
-			continue
-		}
-		// Values that are equal to the codec may stand for each other.
-		if r.q.codec.Decode(known.text(), &value) == nil && reflect.DeepEqual(value, m.Value) {
-			return i % n
+// identify returns the number, from first to end-1, of the value m. Of several it
+// is the one that is the same value as m, as far as a program can tell two values
+// apart; equality would not do, since a value need not be equal to itself.
+func (r *Receiver[T]) identify(m Message[T], first, end uint64) uint64 {
+	for n := first; n < end-1; n++ {
+		k := r.slot(n)
+		if k.raw.buf != nil && k.raw.typ() == m.Type && identical(k.value, m.Value) {
+			return n
 		}
 	}
-	return (end - 1) % n
-}
-
-// handBack gives a message to the slot, and wakes who waits for such a one.
-func (q *queue) handBack(m raw) {
-	q.slot.put(m)
-	q.room.wake()
+	return end - 1
 }

@@ -368,7 +368,7 @@ func TestCtxEndsWhileTheQueueIsAway(t *testing.T) {
 				cancel()
 				wantError(t, w.name, err, context.DeadlineExceeded)
 				if errors.Is(err, chanmq.ErrRemoved) {
-					wantError(t, w.name, err, nil, "no queue has this key", "made again")
+					wantError(t, w.name, err, nil, "no queue has this key", "re-created")
 					break
 				}
 				if within > time.Minute {
@@ -393,7 +393,7 @@ func TestPumpsCloseWhileTheQueueIsAway(t *testing.T) {
 	if err := drained.Drain(ctxWithin(t)); err != nil || drained.Err() != nil {
 		t.Errorf("Receiver: Drain %v, Err %v", err, drained.Err())
 	}
-	wantError(t, "Sender: Close", s.Close(), chanmq.ErrClosed, "1 messages")
+	wantError(t, "Sender: Close", s.Close(), chanmq.ErrClosed, "1 message ")
 	wantUnsent(t, s, 7, 8)
 }
 

@@ -2,8 +2,9 @@ package chanmq
 
 import (
 	"context"
-	"errors"
 	"sync"
+
+	"github.com/chanmq/chanmq/internal/wait"
 )
 
 // A Sender moves messages from the channel C into the queue, in order, waiting
@@ -22,42 +23,41 @@ import (
 // That the channel took a message does not mean that the kernel has it: see
 // [Sender.Flush], and [Sender.Unsent] for what it never got.
 type Sender[T any] struct {
-	q       *Queue[T]
-	c       chan Message[T]    // received from by the pump, then by who holds mu; closed by the program alone, if at all
-	flushes chan chan struct{} // requests; the pump closes what it receives
+	pump
+	q        *Queue[T]
+	c        chan Message[T]    // received from by the goroutine, then by whoever holds collecting; closed by the program alone, if at all
+	flushes  chan chan struct{} // requests; the goroutine closes what it receives
+	draining chan struct{}      // closed once: nothing more is accepted than what C holds
+	drainOne sync.Once
 
-	running context.Context // ends with the program's ctx, and when the Sender is stopped
-	letGo   context.CancelCauseFunc
+	into send // of the goroutine, until done is closed
 
-	op   send          // of the pump, until done is closed
-	done chan struct{} // closed when the pump has ended
-
-	mu      sync.Mutex
-	err     error        // why it ended; set before done is closed; guarded by mu
-	unsent  []Message[T] // what it had accepted; guarded by mu
-	claimed bool         // the program has called Unsent; guarded by mu
+	collecting sync.Mutex
+	unsent     []Message[T] // what it had accepted; guarded by collecting
+	claimed    bool         // the program has called Unsent; guarded by collecting
 }
 
 // Sender starts a Sender. It always returns one; where it cannot work (the
 // handle is closed, an option is bad), it is done at once and Err says why.
 func (q *Queue[T]) Sender(ctx context.Context, opts ...SenderOption) *Sender[T] {
 	o, err := newSenderOptions(opts)
+	core := q.core()
 	s := &Sender[T]{
-		q:       q,
-		c:       make(chan Message[T], o.buffer),
-		flushes: make(chan chan struct{}),
-		done:    make(chan struct{}),
+		q:        q,
+		c:        make(chan Message[T], o.buffer),
+		flushes:  make(chan chan struct{}),
+		draining: make(chan struct{}),
 	}
-	s.running, s.letGo = context.WithCancelCause(ctx)
-	if err == nil && !q.core.pumps.add(s) {
+	s.pump.init(core, "send", ctx, ctx)
+	if err == nil && !core.pumps.add(s) {
 		err = ErrClosed
 	}
 	if err != nil {
-		s.end(q.core.opError("send", err, 0))
+		s.finish(err)
 		return s
 	}
-	s.op.init(q.core, new(spinner))
-	go s.pump()
+	s.into.init(core, new(wait.Spinner))
+	go s.run()
 	return s
 }
 
@@ -68,22 +68,19 @@ func (q *Queue[T]) Sender(ctx context.Context, opts ...SenderOption) *Sender[T] 
 func (s *Sender[T]) C() chan<- Message[T] { return s.c }
 
 // Done returns a channel that is closed when the Sender has ended.
-func (s *Sender[T]) Done() <-chan struct{} { return s.done }
+func (s *Sender[T]) Done() <-chan struct{} { return s.pump.Done() }
 
 // Err returns why the Sender ended: the error of the message that could not be
-// sent (as of [Queue.Send]), ctx.Err() and the ctx's cause, [ErrRemoved], or
-// [ErrClosed] if the handle was closed. It returns nil while the Sender runs,
-// and after C was closed and everything sent, and after Close.
-func (s *Sender[T]) Err() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.err
-}
+// sent (as of [Queue.Send]), an [*OpError] that matches ctx.Err() and the ctx's
+// cause, [ErrRemoved], or [ErrClosed] if the handle was closed. It returns nil
+// while the Sender runs, and after C was closed and everything sent, and after
+// Close.
+func (s *Sender[T]) Err() error { return s.pump.Err() }
 
 // Flush waits until everything that C has accepted before the call is in the
 // kernel, and returns nil then. If the Sender ends before, it returns why, or
-// [ErrClosed] after Close; Unsent has the rest. If ctx ends before, it returns
-// ctx.Err(), and the Sender goes on.
+// [ErrClosed] after Close; Unsent has the rest. If ctx ends before, it returns an
+// [*OpError] that matches ctx.Err(), and the Sender goes on.
 func (s *Sender[T]) Flush(ctx context.Context) error {
 	flushed := make(chan struct{})
 	select {
@@ -91,7 +88,7 @@ func (s *Sender[T]) Flush(ctx context.Context) error {
 	case <-s.done:
 		return s.unflushed()
 	case <-ctx.Done():
-		return ctxError(ctx)
+		return s.core.opError("flush", ctxError(ctx), 0)
 	}
 	select {
 	case <-flushed:
@@ -99,93 +96,93 @@ func (s *Sender[T]) Flush(ctx context.Context) error {
 	case <-s.done:
 		return s.unflushed()
 	case <-ctx.Done():
-		return ctxError(ctx)
+		return s.core.opError("flush", ctxError(ctx), 0)
 	}
 }
 
-// unflushed is Flush's answer after the end.
+// unflushed is what Flush returns after the end.
 func (s *Sender[T]) unflushed() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drain()
-	switch {
-	case s.err != nil:
-		return s.err
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	s.collectUnsent()
+	switch err := s.Err(); {
+	case err != nil:
+		return err
 	case len(s.unsent) > 0:
-		return s.q.core.opError("flush", ErrClosed, 0)
+		return s.core.opError("flush", ErrClosed, 0)
 	}
 	return nil
 }
 
 // Close makes the Sender stop and waits for its end. It sends nothing more: a
 // program that wants everything sent closes C, or calls Flush first. If messages
-// were accepted and not sent, it returns an error that says how many; Unsent has
+// were accepted and not sent, it returns an [*OpError] that says how many; Unsent has
 // them. It may be called from any goroutine, any number of times.
 func (s *Sender[T]) Close() error {
-	s.stop(errStopped)
+	s.stop(asked)
 	<-s.done
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drain()
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	s.collectUnsent()
 	if len(s.unsent) == 0 {
 		return nil
 	}
-	const left = "chanmq: the Sender ended with %d messages accepted and not sent, which Unsent returns"
-	if s.err == nil {
-		return cause([]error{ErrClosed}, left, len(s.unsent))
+	left := count(len(s.unsent), "message") + " accepted and not sent, which Unsent returns"
+	err := s.Err()
+	if err == nil {
+		return s.core.opError("close", cause([]error{ErrClosed}, "the Sender has ended with %s", left), 0)
 	}
-	return cause([]error{s.err}, left+": %v", len(s.unsent), s.err)
+	return s.core.opError("close", cause([]error{err}, "the Sender has ended with %s: %v", left, err), 0)
 }
 
 // Unsent returns what C had accepted and the kernel never got, in order, after
 // the Sender's end; before it, nil. A program that has called it looks after
 // those messages: Close of the queue no longer reports them.
 func (s *Sender[T]) Unsent() []Message[T] {
-	select {
-	case <-s.done:
-	default:
+	if !s.hasEnded() {
 		return nil
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drain()
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	s.collectUnsent()
 	s.claimed = true
 	return append([]Message[T](nil), s.unsent...)
 }
 
-func (s *Sender[T]) stop(err error) { s.letGo(err) }
+func (s *Sender[T]) receives() bool { return false }
+
+func (s *Sender[T]) drain() { s.drainOne.Do(func() { close(s.draining) }) }
 
 func (s *Sender[T]) collect(left *UndeliveredError) {
 	<-s.done
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.drain()
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	s.collectUnsent()
 	if !s.claimed {
 		s.undelivered(left)
 	}
-	s.q.core.pumps.remove(s)
+	s.core.pumps.remove(s)
 }
 
-func (s *Sender[T]) spent() bool {
-	select {
-	case <-s.done:
-	default:
+func (s *Sender[T]) drained() bool {
+	if !s.hasEnded() || !s.collecting.TryLock() {
 		return false
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	defer s.collecting.Unlock()
 	return s.claimed || len(s.unsent) == 0 && len(s.c) == 0
 }
 
-// pump is the way of a message from the channel to the kernel.
-func (s *Sender[T]) pump() {
-	err := s.forward()
-	s.op.release()
-	s.end(s.reason(err))
+// run is the goroutine.
+func (s *Sender[T]) run() {
+	err := errCodecExit
+	defer func() { s.finish(err) }()
+	err = s.sendAll()
 }
 
-// forward sends messages until there is a reason to end.
-func (s *Sender[T]) forward() error {
+// sendAll is the way of a message from the channel to the kernel. It returns when
+// there is a reason to end.
+func (s *Sender[T]) sendAll() error {
+	defer s.into.waiter.Release()
 	for {
 		select {
 		case m, open := <-s.c:
@@ -196,60 +193,64 @@ func (s *Sender[T]) forward() error {
 				return err
 			}
 		case flushed := <-s.flushes:
-			for n := len(s.c); n > 0; n-- {
-				m, open := <-s.c
-				if !open {
-					break
-				}
-				if err := s.send(m); err != nil {
+			if _, err := s.sendBuffered(); err != nil {
+				return err
+			}
+			close(flushed)
+		case <-s.draining:
+			for {
+				n, err := s.sendBuffered()
+				if n == 0 || err != nil {
 					return err
 				}
 			}
-			close(flushed)
 		case <-s.running.Done():
-			return ctxError(s.running)
+			return &canceled{}
 		}
 	}
 }
 
+// sendBuffered sends what is in C's buffer, and returns how much that was.
+func (s *Sender[T]) sendBuffered() (n int, err error) {
+	for range len(s.c) {
+		m, open := <-s.c
+		if !open {
+			break
+		}
+		if err := s.send(m); err != nil {
+			return n, err
+		}
+		n++
+	}
+	return n, nil
+}
+
 // send puts m into the queue, or keeps it.
 func (s *Sender[T]) send(m Message[T]) error {
-	err := s.op.encode(m.Type, func(dst []byte) ([]byte, error) { return s.q.codec.Append(dst, m.Value) })
+	err := errCodecExit
+	defer func() {
+		if err != nil {
+			s.collecting.Lock()
+			defer s.collecting.Unlock()
+			s.unsent = append(s.unsent, m)
+		}
+	}()
+	err = s.into.encode(m.Type, func(dst []byte) ([]byte, error) { return s.q.codec.Append(dst, m.Value) })
 	if err == nil {
-		err = s.op.run(s.running)
-	}
-	if err != nil {
-		s.mu.Lock()
-		s.unsent = append(s.unsent, m)
-		s.mu.Unlock()
+		err = s.into.run(s.running)
 	}
 	return err
 }
 
-// reason turns why the pump stopped into what Err returns.
-func (s *Sender[T]) reason(err error) error {
-	switch {
-	case errors.Is(err, errStopped):
-		return nil
-	case errors.Is(err, ErrClosed):
-		err = ErrClosed
-	case err == s.running.Err():
-		return err
-	}
-	return s.q.core.opError("send", err, s.op.size())
-}
-
-// end publishes why the Sender has ended.
-func (s *Sender[T]) end(err error) {
-	s.mu.Lock()
-	s.err = err
-	s.mu.Unlock()
-	s.letGo(errStopped) // releases what the ctx knows of this Sender
+// finish publishes why the Sender has ended.
+func (s *Sender[T]) finish(err error) {
+	s.pump.end(err, s.into.size())
 	close(s.done)
 }
 
-// drain moves what stands in C's buffer to unsent. It needs mu, and the pump's end.
-func (s *Sender[T]) drain() {
+// collectUnsent moves what is in C's buffer to unsent. It needs collecting, and
+// the goroutine's end.
+func (s *Sender[T]) collectUnsent() {
 	for {
 		select {
 		case m, open := <-s.c:
@@ -263,10 +264,10 @@ func (s *Sender[T]) drain() {
 	}
 }
 
-// undelivered appends unsent to left. It needs mu, and the pump's end.
+// undelivered appends unsent to left. It needs collecting, and the goroutine's end.
 func (s *Sender[T]) undelivered(left *UndeliveredError) {
 	if len(s.unsent) > 0 && left.Err == nil {
-		left.Err = s.err
+		left.Err = s.Err()
 		if left.Err == nil {
 			left.Err = ErrClosed
 		}

@@ -1,29 +1,28 @@
 package chanmq
 
 import (
-	"errors"
 	"io/fs"
 	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// Stat is the state of a queue, as msgctl(2) IPC_STAT tells it. It is a
+// Stat is the state of a queue, as msgctl(2) IPC_STAT returns it. It is a
 // snapshot: by the time it is looked at, the queue may have changed.
 type Stat struct {
 	ID  int // msqid
 	Key Key // 0: a private queue
 
 	Owner, Group          int         // user and group id of the owner
-	Creator, CreatorGroup int         // those of the process that made it
+	Creator, CreatorGroup int         // those of the process that created it
 	Perm                  fs.FileMode // read permission receives, write permission sends
 
-	Messages int // messages that stand in the queue
+	Messages int // messages in the queue
 	Bytes    int // bytes of their texts
 	MaxBytes int // how many it takes (msg_qbytes); also the most messages it takes
 
 	LastSend, LastReceive time.Time // zero when never; whole seconds
-	Changed               time.Time // made, or Set
+	Changed               time.Time // created, or Set
 	LastSendPID           int       // 0 when never
 	LastReceivePID        int
 }
@@ -57,8 +56,8 @@ func unixTime(sec int64) time.Time {
 }
 
 // Attr is what [Queue.Set] changes of a queue. Fields that are zero stay as
-// they are; so does an Owner or a Group of -1, as in os.Chown. (Set cannot give
-// a queue to root, nor take all permissions away; ipcs's relatives can.)
+// they are; so does an Owner or a Group of -1, as in os.Chown. So Set cannot give
+// a queue to root, nor take all permissions away.
 type Attr struct {
 	Perm         fs.FileMode
 	Owner, Group int
@@ -77,12 +76,12 @@ type Limits struct {
 	Bytes    int // bytes of those messages
 }
 
-// Stat tells the state of the queue (IPC_STAT). It takes read permission.
+// Stat returns the state of the queue (IPC_STAT). It takes read permission.
 // After Close it fails with [ErrClosed].
 func (q *Queue[T]) Stat() (Stat, error) {
-	stat, err := q.core.stat()
+	stat, err := q.core().stat()
 	if err != nil {
-		return Stat{}, q.core.opError("stat", err, 0)
+		return Stat{}, q.core().opError("stat", err, 0)
 	}
 	return newStat(stat), nil
 }
@@ -94,31 +93,12 @@ func (q *queue) stat() (sysv.Stat, error) {
 	return q.kernel.Stat(q.msqid())
 }
 
-// look tells the state of a queue to those, too, who may not read it: IPC_STAT
-// asks for that permission, and List does not.
-func look(k sysv.Kernel, id int) (sysv.Stat, error) {
-	stat, err := k.Stat(id)
-	if err != sysv.EACCES {
-		return stat, err
-	}
-	stats, listErr := k.List()
-	if listErr != nil {
-		return sysv.Stat{}, listErr
-	}
-	for _, stat := range stats {
-		if stat.ID == id {
-			return stat, nil
-		}
-	}
-	return sysv.Stat{}, err // removed meanwhile, or Linux before 4.17
-}
-
 // Set changes the queue's permissions, owner or size (IPC_SET), for everyone.
 // Only the owner, the creator and root may. A MaxBytes over msgmnb takes
 // CAP_SYS_RESOURCE. After Close it fails with [ErrClosed].
 func (q *Queue[T]) Set(a Attr) error {
-	if err := q.core.set(a); err != nil {
-		return q.core.opError("set", err, 0)
+	if err := q.core().set(a); err != nil {
+		return q.core().opError("set", err, 0)
 	}
 	return nil
 }
@@ -133,6 +113,9 @@ func (q *queue) set(a Attr) error {
 		return cause([]error{fs.ErrInvalid}, "MaxBytes %d: the size is negative", a.MaxBytes)
 	}
 	stat, err := q.stat()
+	if err == sysv.EACCES {
+		return cause([]error{err}, "IPC_SET sets everything at once, so Set has to read the rest first, which takes read permission%s", q.subject().ownership())
+	}
 	if err != nil {
 		return err
 	}
@@ -157,11 +140,11 @@ func (q *queue) set(a Attr) error {
 }
 
 // Remove destroys the queue (IPC_RMID), for every process, with the messages
-// that stand in it: their calls, and those of this handle, end with
+// in it: their calls, and those of this handle, end with
 // [ErrRemoved], also under [WithReopen]. Only the owner, the creator and root
 // may. The handle still has to be closed. After Close it fails with [ErrClosed].
 func (q *Queue[T]) Remove() error {
-	c := q.core
+	c := q.core()
 	if c.closed.Load() {
 		return c.opError("remove", ErrClosed, 0)
 	}
@@ -174,7 +157,7 @@ func (q *Queue[T]) Remove() error {
 	return c.opError("remove", err, 0)
 }
 
-// List tells the state of every queue in this process's IPC namespace, in no
+// List returns the state of every queue in this process's IPC namespace, in no
 // particular order. Linux before 4.17 leaves out those without read permission.
 func List() ([]Stat, error) {
 	stats, err := sysv.Host().List()
@@ -188,17 +171,11 @@ func List() ([]Stat, error) {
 	return list, nil
 }
 
-// ReadLimits tells the limits of this process's IPC namespace.
+// ReadLimits returns the limits of this process's IPC namespace.
 func ReadLimits() (Limits, error) {
 	limits, err := sysv.Host().Limits()
 	if err != nil {
 		return Limits{}, &OpError{Op: "limits", ID: -1, Err: err}
 	}
 	return Limits(limits), nil
-}
-
-// isRemoved reports whether an error of an operation that was otherwise right
-// says that the queue is gone. EINVAL is what its msqid yields afterwards.
-func isRemoved(err error) bool {
-	return errors.Is(err, ErrRemoved) || err == sysv.EIDRM || err == sysv.EINVAL
 }

@@ -1,7 +1,7 @@
 package chanmq
 
 // stream predicts whether a message will be followed by another one at once, from
-// what it has lately been like. Where the sender waits for an answer, none is.
+// what came of the last ones. Where the sender waits for an answer, none is.
 type stream struct {
 	skip  int // how many messages to leave out
 	fails int // how often in a row none followed

@@ -222,8 +222,8 @@ func TestGoroutinesLeft(t *testing.T) {
 		leave func(context.Context, *chanmq.Queue[[]byte])
 		says  string
 	}{
-		{"a Receiver", func(ctx context.Context, q *chanmq.Queue[[]byte]) { q.Receiver(ctx, chanmq.Any()) }, "pump"},
-		{"a Sender", func(ctx context.Context, q *chanmq.Queue[[]byte]) { q.Sender(ctx) }, "pump"},
+		{"a Receiver", func(ctx context.Context, q *chanmq.Queue[[]byte]) { q.Receiver(ctx, chanmq.Any()) }, "(*Receiver"},
+		{"a Sender", func(ctx context.Context, q *chanmq.Queue[[]byte]) { q.Sender(ctx) }, "(*Sender"},
 		{"a call", func(ctx context.Context, q *chanmq.Queue[[]byte]) { go receive(ctx, q) }, "Receive"},
 		{"a call of a goroutine's goroutine", func(ctx context.Context, q *chanmq.Queue[[]byte]) {
 			go func() {

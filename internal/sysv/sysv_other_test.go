@@ -33,14 +33,14 @@ func TestEveryCallIsUnsupported(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			err := call()
 			if !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), runtime.GOOS) {
-				t.Errorf("got %v, want errors.ErrUnsupported and the name of the system", err)
+				t.Errorf("got %v, want an error matching errors.ErrUnsupported that names the system", err)
 			}
 		})
 	}
 	if th.Enter() {
 		t.Error("Enter reports that a call could be interrupted")
 	}
-	th.Interrupt() // which does nothing, like Leave
+	th.Interrupt() // has no effect, like Leave
 	th.Leave()
 	if key, _ := sysv.FTok(".", 1); key != -1 {
 		t.Errorf("FTok = %d, want -1", key)

@@ -6,6 +6,7 @@ import "C"
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -26,6 +27,9 @@ var (
 func receive(ctx context.Context) string {
 	m, err := queue.Receive(ctx, chanmq.OfType(1))
 	if err != nil {
+		if errors.Is(err, context.Canceled) {
+			return context.Canceled.Error() // without the queue's id
+		}
 		return err.Error()
 	}
 	return string(m.Value)

@@ -1,4 +1,4 @@
-package chanmq
+package wait
 
 import (
 	"context"
@@ -9,28 +9,28 @@ import (
 
 // This file is the second stage of waiting: how to spin, and when.
 
-// triesPerTurn is how many tries a spin makes before it looks at the clock and
-// gives way to other goroutines, which costs half as much as a try, and is time
-// in which a message is not noticed.
-const triesPerTurn = 16
+// triesPerYield is how many tries a spin makes before it looks at the clock and
+// yields to other goroutines, which costs half as much as a try, and is time in
+// which a message is not noticed.
+const triesPerYield = 16
 
 // fastestTry is less time than any kernel needs. Under a simulated clock time may
 // stand still, so that the number of tries has to be limited too.
 const fastestTry = 50 * time.Nanosecond
 
-// spinFor tries again and again for the time that the spinner grants.
-func (w *wait) spinFor(ctx context.Context) error {
-	budget := w.spin.begin(w.room.q.options.spin, runtime.GOMAXPROCS(0))
+// spin tries again and again for the time that the Spinner grants.
+func (w *Waiter) spin(ctx context.Context) error {
+	budget := w.spinner.begin(w.lot.config.Spin, runtime.GOMAXPROCS(0))
 	if budget == 0 {
-		return errWait
+		return ErrWait
 	}
 	done := ctx.Done()
 	var start time.Time
 	var spun time.Duration
-	err := errWait
+	err := ErrWait
 	limit := int(budget / fastestTry)
-	for tries := 1; err == errWait && spun <= budget && tries <= limit; tries++ {
-		if tries%triesPerTurn == 0 {
+	for tries := 1; err == ErrWait && spun <= budget && tries <= limit; tries++ {
+		if tries%triesPerYield == 0 {
 			if start.IsZero() {
 				start = time.Now()
 			}
@@ -38,30 +38,33 @@ func (w *wait) spinFor(ctx context.Context) error {
 			spun = time.Since(start)
 			select {
 			case <-done:
-				w.spin.end(false)
-				return ctxError(ctx)
+				w.spinner.end(false)
+				return ErrCanceled
 			default:
 			}
 		}
-		err = w.op.try()
+		err = w.op.Try()
 	}
-	w.spin.end(err != errWait)
+	w.spinner.end(err != ErrWait)
 	return err
 }
 
-// spinner decides whether spinning is worth it, from what it has lately come
-// to. It may be shared by goroutines: its fields are atomic, and a mixed-up
-// update costs a spin too many or too few.
-type spinner struct {
+// A Spinner decides whether spinning is worth it, from what it has lately come
+// to. It is safe for concurrent use: its fields are atomic, and a mixed-up update
+// costs a spin too many or too few.
+type Spinner struct {
 	slow  atomic.Bool   // the last sleep was so long that spinning has no chance
 	skip  atomic.Int32  // how many waits to leave out
-	fails atomic.Int32  // how many spins in a row were in vain
-	sent  atomic.Uint64 // what processSends was at the last wait
+	fails atomic.Int32  // how many spins in a row failed
+	sent  atomic.Uint64 // what sends was at the last wait
 }
 
-// processSends counts the messages that this process has sent. A wait behind a message
+// sends counts the messages that this process has sent. A wait behind a message
 // of its own is most likely for the answer.
-var processSends atomic.Uint64
+var sends atomic.Uint64
+
+// CountSend notes that the process has sent a message.
+func CountSend() { sends.Add(1) }
 
 // spinning counts the goroutines of the process that spin. More of them than
 // processors would only keep each other from running.
@@ -83,18 +86,18 @@ const (
 )
 
 // begin returns how long to spin, zero for not at all.
-func (s *spinner) begin(budget time.Duration, processors int) time.Duration {
+func (s *Spinner) begin(budget time.Duration, processors int) time.Duration {
 	if budget <= 0 {
 		return 0
 	}
-	var calming time.Duration
+	var settling time.Duration
 	if processors == 1 {
-		calming = runtimeMonitor.calming()
+		settling = runtimeSysmon.settle()
 	}
-	now := processSends.Load()
+	now := sends.Load()
 	awaited := s.sent.Swap(now) != now
 	switch {
-	case calming > 0:
+	case settling > 0:
 	case s.slow.Load():
 		return 0
 	case s.skip.Load() > 0:
@@ -106,16 +109,16 @@ func (s *spinner) begin(budget time.Duration, processors int) time.Duration {
 		return 0
 	}
 	switch {
-	case calming > 0:
-		return calming
+	case settling > 0:
+		return settling
 	case awaited && s.fails.Load() > 0:
 		return probeBudgets * budget
 	}
 	return budget
 }
 
-// end tells how the spin that begin allowed came out.
-func (s *spinner) end(success bool) {
+// end notes how the spin that begin allowed came out.
+func (s *Spinner) end(success bool) {
 	spinning.Add(-1)
 	if !success {
 		s.skip.Store(1<<min(s.fails.Add(1), maxFails) - 1)
@@ -125,8 +128,8 @@ func (s *spinner) end(success bool) {
 	}
 }
 
-// slept tells how long a wait slept, when it had not spun or in vain.
-func (s *spinner) slept(d, budget time.Duration) {
+// slept notes how long a wait slept, when it had not spun or its spin failed.
+func (s *Spinner) slept(d, budget time.Duration) {
 	if slow := d > slowTraffic*budget; slow != s.slow.Load() {
 		s.slow.Store(slow)
 	}

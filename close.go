@@ -1,0 +1,191 @@
+package chanmq
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/wait"
+)
+
+// Close ends the Go side of the queue, for all views of the handle; the queue
+// itself stays, unless [WithRemoveOnClose] was given. It ends every Receiver
+// and Sender and waits for them, makes the direct calls that wait return
+// [ErrClosed], collects what Receivers had taken and the program has not read,
+// in every C and in the handle's slot, and sends it back to the queue without
+// waiting; it goes to the tail, behind what is there. What the kernel does
+// not take back, and what Senders had accepted and not sent, comes back in
+// [*UndeliveredError]. A second Close waits for the first and returns nil.
+//
+// Close must not be called from a WithDecodeError function, nor from a codec, which
+// it waits for. [Queue.Shutdown] ends a handle with less haste.
+func (q *Queue[T]) Close() error { return q.core().close(canceledContext) }
+
+// Shutdown ends the handle as [Queue.Close] does, but lets what is under way come to
+// its end, as far as that happens before ctx ends:
+//
+//   - Receivers stop taking messages, and deliver those that they have taken: the
+//     program goes on reading every C until it is closed and empty.
+//   - Then Senders send what they have accepted, and end: no more is accepted, so
+//     whoever sends to C selects on Done as well.
+//   - What Receivers had handed back to the handle is sent back to the queue,
+//     waiting for room.
+//
+// No new Receivers and Senders can be started meanwhile; direct calls work until
+// all of that is done, and return [ErrClosed] then. If ctx ends first, the rest is
+// dealt with as Close does, and the error matches ctx.Err() if anything was not
+// delivered: it is an [*UndeliveredError] with what neither the program nor the
+// queue has got, or an [*OpError] if the queue has got everything back.
+//
+// It must not be called from C's reader, which it waits for. After Close it returns
+// nil at once.
+func (q *Queue[T]) Shutdown(ctx context.Context) error {
+	core := q.core()
+	pumps := core.pumps.refuse()
+	clean := true
+	for _, receivers := range []bool{true, false} {
+		for _, p := range pumps {
+			if p.receives() == receivers {
+				p.drain() // all of them, before waiting for one
+			}
+		}
+		for _, p := range pumps {
+			if p.receives() == receivers && !core.awaitDrained(ctx, p) {
+				clean = false
+			}
+		}
+	}
+	err := core.close(ctx)
+	if err == nil && !clean {
+		err = core.opError("shutdown", ctxError(ctx), 0)
+	}
+	return err
+}
+
+// Pauses of awaitDrained, doubling from one to the other.
+const (
+	drainedMin = 100 * time.Microsecond
+	drainedMax = 10 * time.Millisecond
+)
+
+// awaitDrained waits until p has ended and holds nothing. It reports false if ctx
+// ends before.
+func (q *queue) awaitDrained(ctx context.Context, p pumper) bool {
+	select {
+	case <-p.Done():
+	case <-ctx.Done():
+		return p.drained()
+	case <-q.closing:
+		return true // Close, by somebody else, deals with it
+	}
+	// Nobody says when a value is read from C's buffer.
+	for pause := drainedMin; !p.drained(); pause = min(2*pause, drainedMax) {
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return p.drained()
+		case <-q.closing:
+			timer.Stop()
+			return true
+		}
+	}
+	return true
+}
+
+// canceledContext makes close wait for nothing.
+var canceledContext = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
+// close ends the handle. What was handed back waits for room in the queue until ctx
+// ends.
+func (q *queue) close(ctx context.Context) error {
+	pumps := q.pumps.refuse()
+	if ctx.Err() == nil && !q.options.remove {
+		q.sendSlot(ctx)
+	}
+	if q.closed.Swap(true) {
+		<-q.ended
+		return nil
+	}
+	defer close(q.ended)
+	close(q.closing)
+	q.joinSearch()
+	q.joinRemoval()
+	q.lot.Close()
+
+	left := UndeliveredError{Key: q.key, ID: q.msqid()}
+	for _, p := range pumps {
+		p.stop(handleClosed) // all of them, before waiting for one
+	}
+	for _, p := range pumps {
+		p.collect(&left)
+	}
+	q.sendBack(&left)
+	err := left.or()
+	if q.options.remove {
+		if rmErr := q.kernel.Remove(q.msqid()); rmErr != nil && !isRemoved(rmErr) {
+			err = errors.Join(err, q.opError("remove", rmErr, 0))
+		}
+	}
+	return err
+}
+
+// sendSlot sends what is in the slot to the kernel queue, waiting for room until
+// ctx ends. What cannot be sent stays in the slot.
+func (q *queue) sendSlot(ctx context.Context) {
+	var o send
+	o.init(q, new(wait.Spinner))
+	defer o.waiter.Release()
+	var m raw
+	for q.slot.take(Any(), &m) {
+		o.msg = m.buf[:sysv.HeaderSize+m.n]
+		if err := o.run(ctx); err != nil {
+			q.handBack(m)
+			return
+		}
+	}
+}
+
+// errRemoving is why nothing is sent back to a queue that goes with its handle.
+var errRemoving = cause([]error{ErrRemoved}, "the queue is removed with the handle (WithRemoveOnClose)")
+
+// sendBack empties the slot into the kernel queue. What does not fit goes to the
+// front of left, which holds what Senders left over.
+func (q *queue) sendBack(left *UndeliveredError) {
+	held := q.slot.close()
+	var err error
+	if q.options.remove {
+		err = errRemoving
+	}
+	for len(held) > 0 && err == nil {
+		m := &held[0]
+		if err = q.kernel.Send(q.msqid(), m.buf[:sysv.HeaderSize+m.n]); err == nil {
+			held = held[1:]
+		}
+	}
+	if len(held) == 0 {
+		return
+	}
+	// All the rest stays, or a later message would get before an earlier one.
+	messages := make([]Message[[]byte], 0, len(held)+len(left.Messages))
+	for i := range held {
+		messages = append(messages, held[i].message())
+	}
+	left.Messages = append(messages, left.Messages...)
+	switch {
+	case err == sysv.EAGAIN:
+		left.Err = cause([]error{err}, "the queue is full: it holds %s", q.subject().fullness())
+	case err == errRemoving:
+		left.Err = err
+	case isRemoved(err):
+		left.Err = ErrRemoved
+	default:
+		left.Err = q.subject().explain("receive", err, held[0].n)
+	}
+}

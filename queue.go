@@ -1,0 +1,257 @@
+package chanmq
+
+import (
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/wait"
+)
+
+// queue is the core of a handle, which all of its views share.
+type queue struct {
+	kernel  sysv.Kernel
+	options options
+	key     Key
+	get     func() (int, error) // finds the queue; needs finding
+	id      atomic.Int64        // the msqid; changes when the queue is found again
+
+	slot    slot
+	holders holders
+	lot     *wait.Lot
+
+	receiveSpin, sendSpin wait.Spinner // of the direct calls
+
+	removed atomic.Bool   // Remove was called on this handle
+	closed  atomic.Bool   // set by close, before closing is closed
+	closing chan struct{} // closed when Close begins
+	ended   chan struct{} // closed when Close has done everything
+
+	finding sync.Mutex // held by whoever calls get
+	away    away       // guarded by finding
+
+	removal removalWatch
+	pumps   pumps
+}
+
+func newQueue(key Key, o options, get func() (int, error)) *queue {
+	q := &queue{
+		kernel:  o.kernel,
+		options: o,
+		key:     key,
+		get:     get,
+		closing: make(chan struct{}),
+		ended:   make(chan struct{}),
+	}
+	q.removal.gone = make(chan struct{})
+	q.lot = wait.NewLot(wait.Config{
+		Spin:      o.spin,
+		Polling:   o.polling,
+		PollMin:   o.pollMin,
+		PollMax:   o.pollMax,
+		MaxParked: o.maxParked,
+		NewThread: o.kernel.NewThread,
+		NewAlarm:  o.kernel.NewAlarm,
+		Stat:      func() (sysv.Stat, error) { return q.kernel.Stat(q.msqid()) },
+		Types:     q.types,
+	})
+	return q
+}
+
+// unopened is the core of the zero Queue: a handle that is closed.
+var unopened = sync.OnceValue(func() *queue {
+	q := newQueue(0, newOptions(nil), nil)
+	q.id.Store(-1)
+	q.closed.Store(true)
+	close(q.closing)
+	close(q.ended)
+	q.pumps.refuse()
+	return q
+})
+
+// errUnopened is ErrClosed for the zero Queue.
+var errUnopened = cause([]error{ErrClosed}, "the Queue is the zero value: Open, Create, Private and Attach return one that can be used")
+
+func (q *queue) msqid() int { return int(q.id.Load()) }
+
+func (q *queue) subject() subject { return subject{q.kernel, q.key, q.msqid()} }
+
+func (q *queue) opError(op string, err error, size int) error {
+	if err == ErrClosed && q.get == nil {
+		err = errUnopened
+	}
+	return q.subject().opError(op, err, size)
+}
+
+// find calls get, and checks whose queue it found. It needs finding.
+func (q *queue) find() (int, error) {
+	if q.closed.Load() {
+		return -1, ErrClosed // Close may have removed it, and get may create it
+	}
+	id, err := q.get()
+	if err != nil {
+		return -1, explainOpen(q.kernel, q.key, err)
+	}
+	if q.options.owners == nil {
+		return id, nil
+	}
+	stat, err := subject{q.kernel, q.key, id}.statAny()
+	if err == sysv.EACCES {
+		return id, cause([]error{err}, "WithOwner: the kernel does not say whose queue it is")
+	}
+	if err != nil {
+		return id, err
+	}
+	if !slices.Contains(q.options.owners, int(stat.CreatorUID)) || !slices.Contains(q.options.owners, int(stat.UID)) {
+		return id, notPermitted(stat, q.options.ownerList())
+	}
+	return id, nil
+}
+
+// handBack gives a message to the slot, and wakes those who wait for such a one.
+// A handle that is closed gives it back to the kernel.
+func (q *queue) handBack(m raw) {
+	if q.slot.put(m) {
+		q.lot.Wake(m.typ())
+		return
+	}
+	// Close has collected everything that was held when it was called. This one
+	// was a direct call's, and nobody is left to report to.
+	_ = q.kernel.Send(q.msqid(), m.buf[:sysv.HeaderSize+m.n])
+}
+
+// peek copies the message at a position of the kernel queue into m (MSG_COPY). It
+// reports false behind the last one.
+func (q *queue) peek(position int, m *raw) (ok bool, err error) {
+	if m.buf == nil {
+		m.grow()
+	}
+	for {
+		m.n, err = q.kernel.Receive(q.msqid(), m.buf, position, sysv.Copy)
+		switch err {
+		case nil:
+			return true, nil
+		case sysv.ENOMSG:
+			return false, nil
+		case sysv.E2BIG:
+			m.grow()
+		case sysv.EINVAL:
+			return false, q.peekRefused(m, err)
+		case sysv.ENOSYS:
+			return false, cause([]error{errors.ErrUnsupported, err}, "this kernel was built without CONFIG_CHECKPOINT_RESTORE, which MSG_COPY needs")
+		default:
+			return false, err
+		}
+	}
+}
+
+// peekRefused tells the two meanings of EINVAL apart: msgmax may have been lowered
+// since the message was sent, or the queue is gone.
+func (q *queue) peekRefused(m *raw, err error) error {
+	limits, limitsErr := q.kernel.Limits()
+	if limitsErr != nil || len(m.buf)-sysv.HeaderSize <= limits.MaxMessage {
+		return err
+	}
+	if _, statErr := q.kernel.Stat(q.msqid()); statErr != nil {
+		return err
+	}
+	return cause([]error{ErrTooLarge, err}, "the kernel copies no message that is larger than msgmax, and msgmax is %d now (sysctl kernel.msgmax); a receive can take it", limits.MaxMessage)
+}
+
+// types returns the types of the messages in the kernel queue, or nil if there are
+// more than most messages, or the kernel does not let one look.
+func (q *queue) types(most int) map[int64]bool {
+	types := make(map[int64]bool)
+	var m raw
+	for position := 0; position <= most; position++ {
+		ok, err := q.peek(position, &m)
+		if err != nil {
+			return nil
+		}
+		if !ok {
+			return types
+		}
+		types[m.typ()] = true
+	}
+	return nil
+}
+
+// A pumper is a goroutine between the queue and a Go channel, as the end of a
+// handle sees it: a Receiver or a Sender.
+type pumper interface {
+	// receives reports whether it is a Receiver.
+	receives() bool
+	// Done is closed when it has ended.
+	Done() <-chan struct{}
+	// drain makes it end when it has delivered or sent what it holds.
+	drain()
+	// stop makes it end, for the reason.
+	stop(reason stopReason)
+	// collect waits for its end and takes what it still holds: a Receiver's
+	// messages go to the slot, a Sender's into left.
+	collect(left *UndeliveredError)
+	// drained reports whether it has ended and holds nothing any more.
+	drained() bool
+}
+
+// stopReason is why a pump was stopped.
+type stopReason int
+
+const (
+	notStopped   stopReason = iota
+	asked                   // the program asked for it
+	handleClosed            // Queue.Close
+)
+
+// pumps are the pumps of a handle.
+type pumps struct {
+	mu      sync.Mutex
+	refused bool                // the handle is closed: no new ones; guarded by mu
+	all     map[pumper]struct{} // those that run, or hold messages; guarded by mu
+	pruned  int                 // how many there were after they were last pruned; guarded by mu
+}
+
+// add takes p in. It reports false when the handle is closed.
+func (ps *pumps) add(p pumper) bool {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	if ps.refused {
+		return false
+	}
+	if ps.all == nil {
+		ps.all = make(map[pumper]struct{})
+	}
+	if len(ps.all) >= 2*ps.pruned+16 {
+		// Receivers that ended with values in C are kept for Close to find.
+		// Those that have been read to the end since then may go.
+		for old := range ps.all {
+			if old.drained() {
+				delete(ps.all, old)
+			}
+		}
+		ps.pruned = len(ps.all)
+	}
+	ps.all[p] = struct{}{}
+	return true
+}
+
+// remove forgets p.
+func (ps *pumps) remove(p pumper) {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	delete(ps.all, p)
+}
+
+// refuse takes no more pumps in, and returns those that there are.
+func (ps *pumps) refuse() []pumper {
+	ps.mu.Lock()
+	defer ps.mu.Unlock()
+	ps.refused = true
+	list := make([]pumper, 0, len(ps.all))
+	for p := range ps.all {
+		list = append(list, p)
+	}
+	return list
+}
