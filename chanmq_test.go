@@ -481,6 +481,9 @@ func TestPromise9EveryMessageFits(t *testing.T) {
 func TestPromise10RemovalEndsEverything(t *testing.T) {
 	t.Run("ErrRemoved", func(t *testing.T) {
 		q := newQueue(t)
+		sendNumbers(t, q, 3, 0, 1)
+		holding := q.Receiver(ctxWithin(t), chanmq.OfType(3)) // a message that nobody reads
+		untilTaken(t, q, 0)
 		fill(t, q)
 		large := make([]byte, 1024)
 		ctx := ctxWithin(t)
@@ -507,6 +510,9 @@ func TestPromise10RemovalEndsEverything(t *testing.T) {
 		if unsent := len(s.Unsent()); unsent != 1 {
 			t.Errorf("%d messages are unsent, want 1", unsent)
 		}
+		<-holding.Done()
+		wantError(t, "Err of the Receiver that holds a message", holding.Err(), chanmq.ErrRemoved)
+		wantNumbers(t, q, chanmq.OfType(3), 0, 1) // which it handed back
 	})
 	t.Run("WithReopen", func(t *testing.T) {
 		first := newKeyed(t)
