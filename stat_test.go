@@ -21,8 +21,8 @@ import (
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
-// since reports whether a time that the kernel told is not before another and
-// not in the future. It tells whole seconds, of a clock that is up to a tick
+// since reports whether a time that the kernel returned is not before start and not
+// in the future. The kernel counts whole seconds, of a clock that is up to a tick
 // behind.
 func since(start, at time.Time) bool {
 	return !at.Before(start.Add(-time.Second).Truncate(time.Second)) && !at.After(time.Now())
@@ -38,7 +38,7 @@ func TestStat(t *testing.T) {
 	}
 	start := time.Now()
 	q := newKeyed(t)
-	// check compares the queue with want, and returns the times it tells.
+	// check compares the queue with want, and returns what Stat returned.
 	check := func(when string, want chanmq.Stat) chanmq.Stat {
 		t.Helper()
 		got, err := q.Stat()

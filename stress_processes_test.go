@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,12 +24,7 @@ import (
 
 // The stress test counts: sender processes send numbers, a receiver process
 // takes them in every way there is, changing at random and under a rain of
-// signals, and none may be missing, come twice, or come in another order.
-//
-// The short form is part of go test. The long one:
-//
-//	go test -race -run TestStress -stress 200000 -timeout 1h
-var stressCount = flag.Int("stress", 3000, "messages that each sender of TestStress sends")
+// signals, and none may be missing, delivered twice, or out of order.
 
 const stressSenders = 4
 
@@ -56,7 +50,7 @@ func TestStress(t *testing.T) {
 			receiver, output := startReady(t, "stress-"+kind, id, count, seed)
 			stop := rain(append(processes, receiver))
 			defer stop()
-			// The receiver first: if it fails, the senders wait for room for ever.
+			// The receiver first: if it fails, the senders wait forever for space.
 			result, _ := io.ReadAll(output)
 			testkit.Wait(t, receiver)
 			if t.Failed() {
@@ -90,7 +84,7 @@ func startReady(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Re
 	return cmd, output
 }
 
-// rain sends signals that every program gets, at a rate that no program gets.
+// rain sends signals that are usual, at a rate that is not.
 func rain(processes []*exec.Cmd) (stop func()) {
 	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -101,7 +95,7 @@ func rain(processes []*exec.Cmd) (stop func()) {
 			case <-stopped:
 				return
 			case <-time.After(200 * time.Microsecond):
-				// An error says that it has ended, which its Wait tells.
+				// An error means that it has ended, and Wait returns why.
 				_ = processes[n%len(processes)].Process.Signal(signals[n%len(signals)])
 				_ = processes[len(processes)-1].Process.Signal(signals[n%len(signals)])
 			}
@@ -300,9 +294,6 @@ func (c *consumer) read(r *chanmq.Receiver[[]byte], n int) error {
 	return r.Err()
 }
 
-// textOf is a codec for a view that keeps the text as a string.
-var textOf = codec.String()
-
 // typed receives through a typed view, which leaves the rest to the others.
 func (c *consumer) typed(ctx context.Context, s chanmq.Selector, some int, buffer chanmq.BufferOption) error {
 	r := chanmq.As(c.q, textOf).Receiver(ctx, s, buffer)
@@ -317,6 +308,9 @@ func (c *consumer) typed(ctx context.Context, s chanmq.Selector, some int, buffe
 	}
 	return r.Err()
 }
+
+// textOf is a codec for a view that keeps the text as a string.
+var textOf = codec.String()
 
 // receiveShared has several consumers that compete for all messages, each on a
 // handle of its own that is closed and opened again, with whatever it holds.
