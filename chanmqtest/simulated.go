@@ -28,14 +28,13 @@ type Kernel struct {
 	root    *simq.Process // for what is none of the program's doing: Fail leaves it alone
 }
 
-// Simulated returns a kernel for one test, without queues, with the limits that
-// Linux begins with: messages of 8,192 bytes, queues of 16,384 bytes. When the
-// test ends, it fails for goroutines that are left, as [New] has it: every
-// handle must be closed. What is left in queues is not looked at, but for those
-// of [Kernel.New].
+// Simulated returns a kernel for one test, without queues and with the default
+// limits of Linux: messages of 8,192 bytes, queues of 16,384 bytes. When the test
+// ends, it fails if handles or goroutines are left, by the rules of [New]: every
+// handle must be closed. Messages may be left, except in queues of [Kernel.New].
 func Simulated(t testing.TB) *Kernel {
 	t.Helper()
-	watchGoroutines(t)
+	watchTest(t)
 	k := &Kernel{machine: simq.New()}
 	k.root = k.machine.Process(0, 0)
 	k.self = k.Process(id(os.Geteuid()), id(os.Getegid()))
@@ -66,8 +65,8 @@ func (k *Kernel) Process(uid, gid int) chanmq.Option {
 
 func option(k sysv.Kernel) chanmq.Option { return inject.Kernel(k).(chanmq.Option) }
 
-// New is the function [New] on this kernel: a private queue that fails the test
-// for messages that are left in it. It is never skipped.
+// New is the function [New] on this kernel: a private queue, and the same checks
+// when the test ends. The test is never skipped.
 func (k *Kernel) New(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
 	return newQueue(t, append(slices.Clip(opts), k.self), option(k.root))
