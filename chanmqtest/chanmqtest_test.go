@@ -491,6 +491,33 @@ func TestSimulatedProcesses(t *testing.T) {
 	}
 }
 
+// Errors name the user of the simulated process, not the one who runs the test.
+func TestSimulatedProcessesInErrors(t *testing.T) {
+	k := chanmqtest.Simulated(t)
+	const key = 42
+	open(t, key, k.Process(0, 0))
+	q, err := chanmq.Open(key, k.Process(500, 500))
+	must(t, err)
+	t.Cleanup(func() { must(t, q.Close()) })
+	for _, c := range []struct {
+		name string
+		call func() error
+		says string
+	}{
+		{"Send", func() error { return q.Send(t.Context(), 1, nil) }, "this process has uid 500)"},
+		{"TryReceive", func() error { _, _, err := q.TryReceive(chanmq.Any()); return err }, "this process has uid 500)"},
+		{"Remove", func() error { return q.Remove() }, "this process has uid 500)"},
+		{"Create, WithOwner", func() error {
+			_, err := chanmq.Create(key+1, 0o600, chanmq.WithOwner(501), k.Process(500, 500))
+			return err
+		}, "uid 500 creates, only 501"},
+	} {
+		if err := c.call(); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.says)
+		}
+	}
+}
+
 func TestSimulatedFaults(t *testing.T) {
 	k := chanmqtest.Simulated(t)
 	q := k.New(t)
