@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -114,6 +115,9 @@ func (q *queue) close(ctx context.Context) error {
 		return nil
 	}
 	defer close(q.ended)
+	if w := inject.Handles.Load(); w != nil {
+		w.Closed(q)
+	}
 	close(q.closing)
 	q.joinSearch()
 	q.joinRemoval()

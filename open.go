@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -151,5 +152,8 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 		return nil, &OpError{Op: op, Key: key, ID: id, Err: err}
 	}
 	q.id.Store(int64(id))
+	if w := inject.Handles.Load(); w != nil {
+		w.Opened(q, int32(key), id)
+	}
 	return As(&Queue[[]byte]{shared: q}, codec.Bytes()), nil
 }
