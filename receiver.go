@@ -142,10 +142,7 @@ func (r *Receiver[T]) Close() error {
 
 func (r *Receiver[T]) receives() bool { return true }
 
-func (r *Receiver[T]) drain() {
-	r.note(asked)
-	r.stopTaking()
-}
+func (r *Receiver[T]) drain() { r.stopTaking() }
 
 func (r *Receiver[T]) stop(reason stopReason) {
 	r.pump.stop(reason)
@@ -172,6 +169,9 @@ func (r *Receiver[T]) receiveAll() error {
 	defer r.from.waiter.Release()
 	for {
 		undecoded, err := r.take()
+		if _, ended := err.(*canceled); ended && r.running.Err() == nil && r.ctx.Err() == nil {
+			return nil // drained
+		}
 		if stopped := r.deliver(); stopped != nil {
 			r.handBackHeld()
 			err = stopped

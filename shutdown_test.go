@@ -30,10 +30,12 @@ func TestShutdown(t *testing.T) {
 				}
 			}
 			var handled int
+			begun := make(chan struct{})
 			var consumer sync.WaitGroup
 			consumer.Go(func() {
 				for m := range orders.C() {
 					if handled == 0 {
+						close(begun)
 						time.Sleep(time.Millisecond) // Shutdown begins meanwhile
 					}
 					if got := numberOf(m.Value); got != handled {
@@ -52,7 +54,7 @@ func TestShutdown(t *testing.T) {
 					}
 				}
 			})
-			untilTaken(t, other, max(0, messages-1-buffer))
+			<-begun
 			if err := q.Shutdown(ctxWithin(t)); err != nil {
 				t.Errorf("Shutdown: %v", err)
 			}
