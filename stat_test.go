@@ -305,3 +305,32 @@ func sysctl(t testing.TB, name string) int {
 	}
 	return n
 }
+
+// TestSetWithoutReadPermission: what Set takes is ownership, and its errors advise
+// nothing else.
+func TestSetWithoutReadPermission(t *testing.T) {
+	q := newQueue(t)
+	asNobody(t, func() {
+		mine, err := chanmq.Private(0o200) // its owner may not read it
+		if err != nil {
+			t.Fatal(err)
+		}
+		adopt(t, mine)
+		if err := mine.Set(chanmq.Attr{MaxBytes: 1000}); err != nil {
+			t.Errorf("Set by the owner: %v", err)
+		}
+		if stat := statOf(t, mine.ID()); stat.MaxBytes != 1000 || stat.Perm != 0o200 {
+			t.Errorf("after Set: %+v", stat)
+		}
+		other, err := chanmq.Attach(q.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		err = other.Set(chanmq.Attr{MaxBytes: 1000})
+		wantError(t, "Set by somebody else", err, fs.ErrPermission, "only the queue's owner")
+		if strings.Contains(err.Error(), "read (to receive)") {
+			t.Errorf("%v: read permission would not help", err)
+		}
+	})
+}
