@@ -221,11 +221,11 @@ func (c *consumer) got(m chanmq.Message[[]byte]) error {
 func (c *consumer) consume(count int) error {
 	s := chanmq.OfType(c.typ)
 	for c.next < count {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.random.IntN(3000))*time.Microsecond)
+		ctx, cancel := c.context(time.Duration(c.random.IntN(3000)) * time.Microsecond)
 		some := 1 + c.random.IntN(40)
 		buffer := chanmq.WithBuffer(c.random.IntN(4) * c.random.IntN(4))
 		var err error
-		switch c.random.IntN(8) {
+		switch c.random.IntN(9) {
 		case 0: // direct, until ctx ends
 			for err == nil && some > 0 && c.next < count {
 				var m chanmq.Message[[]byte]
@@ -273,13 +273,33 @@ func (c *consumer) consume(count int) error {
 			<-drained
 		case 7: // a typed view
 			err = c.typed(ctx, s, some, buffer)
+		case 8: // drained by the end of ctx
+			err = c.read(c.q.Receiver(ctx, s, buffer, chanmq.WithDrain()), 1<<30)
 		}
 		cancel()
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 			return err
 		}
 	}
 	return nil
+}
+
+// context returns a ctx of any kind that ends after d.
+func (c *consumer) context(d time.Duration) (context.Context, context.CancelFunc) {
+	if c.random.IntN(2) == 0 {
+		return context.WithTimeout(context.Background(), d)
+	}
+	own, end := newOwnContext(context.Background())
+	timer := time.AfterFunc(d, end)
+	ctx, cancelDerived := own, context.CancelFunc(func() {})
+	if c.random.IntN(2) == 0 {
+		ctx, cancelDerived = context.WithCancel(own)
+	}
+	return ctx, func() {
+		timer.Stop()
+		end()
+		cancelDerived()
+	}
 }
 
 func (c *consumer) read(r *chanmq.Receiver[[]byte], n int) error {
