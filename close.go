@@ -120,7 +120,7 @@ func (q *queue) close(ctx context.Context) error {
 	}
 	close(q.closing)
 	q.joinSearch()
-	q.joinRemoval()
+	q.endWatch()
 	q.lot.Close()
 
 	left := UndeliveredError{Key: q.key, ID: q.msqid()}

@@ -32,7 +32,7 @@ type queue struct {
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 
-	removal removalWatch
+	removal removal
 	pumps   pumps
 }
 
