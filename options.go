@@ -155,11 +155,11 @@ type receiverOptions struct {
 type senderOptions struct{ buffer int }
 
 // WithBuffer gives C room for n values. The default is 0: the kernel queue is
-// the buffer. What is in C is lost when the process ends without [Queue.Close],
-// and kept from other receivers of the queue meanwhile. A buffer makes a stream of
-// messages faster, since the pump and the program then switch less often: where
-// messages come one behind the other, a Receiver takes up to 64, as far as C has
-// room, before it delivers the first of them.
+// the buffer. What is in C is lost when the process ends without [Queue.Close] or
+// [Queue.Shutdown], and kept from other receivers of the queue meanwhile. A buffer
+// makes a stream of messages faster, since the pump and the program then switch less
+// often: where messages come one behind the other, a Receiver takes up to 64, as far
+// as C has room, before it delivers the first of them.
 func WithBuffer(n int) BufferOption { return BufferOption(n) }
 
 func (n BufferOption) applyReceiver(o *receiverOptions) { o.buffer = int(n) }
