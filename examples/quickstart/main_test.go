@@ -37,7 +37,7 @@ func TestInterrupt(t *testing.T) {
 	if !testkit.InNamespace(t) {
 		return
 	}
-	const rounds, orders = 5, 200
+	const rounds, messages = 5, 2000 // few of them orders, whose answers stay in the queue
 	for round := range rounds {
 		program := start(t)
 		q, err := chanmq.Open(0x2a01)
@@ -46,15 +46,19 @@ func TestInterrupt(t *testing.T) {
 		}
 		sent := make(chan error, 1)
 		go func() {
-			for n := range orders {
-				if err := q.Send(t.Context(), int64(1+n%2), fmt.Append(nil, n)); err != nil {
+			for n := range messages {
+				typ := int64(2)
+				if n%10 == 0 {
+					typ = 1
+				}
+				if err := q.Send(t.Context(), typ, fmt.Append(nil, n)); err != nil {
 					sent <- err
 					return
 				}
 			}
 			sent <- nil
 		}()
-		time.Sleep(rand.N(5 * time.Millisecond))
+		time.Sleep(rand.N(10 * time.Millisecond))
 		program.interrupt(t)
 		if err := <-sent; err != nil {
 			t.Fatal(err)
@@ -78,12 +82,12 @@ func TestInterrupt(t *testing.T) {
 				came[string(m.Value)]++
 			}
 		}
-		for n := range orders {
+		for n := range messages {
 			if times := came[fmt.Sprint(n)]; times != 1 {
 				t.Errorf("round %d: message %d is %d times in the output or in the queue, want once", round, n, times)
 			}
 		}
-		t.Logf("round %d: %d of %d messages were handled", round, handled, orders)
+		t.Logf("round %d: %d of %d messages were handled", round, handled, messages)
 		if err := errors.Join(q.Remove(), q.Close()); err != nil {
 			t.Error(err)
 		}
