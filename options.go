@@ -124,9 +124,9 @@ func WithPolling(min, max time.Duration) Option {
 // WithMaxParked sets how many calls on the handle may sleep in the kernel at
 // once, each of which takes an operating system thread. The default is 128.
 // Receives with the same selector share one of them, since only the first of them
-// needs to sleep in the kernel. The rest share one goroutine that polls, every
-// 15 ms at the least. Zero is polling alone. All handles of a process together
-// park at most 2,048.
+// needs to sleep in the kernel. The rest share one goroutine that polls, at least
+// every 15 ms if it has little to do. Zero is polling alone. All handles of a process
+// together park at most 2,048.
 func WithMaxParked(n int) Option {
 	return func(o *options) {
 		if n < 0 {
