@@ -118,3 +118,31 @@ func TestCloseAfterRemovalKeepsWhatWasTaken(t *testing.T) {
 		t.Errorf("second Close: %v", err)
 	}
 }
+
+// TestCloseThatRemovesReturnsWhatItHolds: with WithRemoveOnClose nothing is sent back
+// to the queue, which is about to go, and what the handle holds is in the error.
+func TestCloseThatRemovesReturnsWhatItHolds(t *testing.T) {
+	for name, end := range map[string]func(*chanmq.Queue[[]byte]) error{
+		"Close":    func(q *chanmq.Queue[[]byte]) error { return q.Close() },
+		"Shutdown": func(q *chanmq.Queue[[]byte]) error { return q.Shutdown(ctxWithin(t)) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			q := newQueue(t, chanmq.WithRemoveOnClose())
+			sendNumbers(t, q, 1, 0, 4)
+			r := q.Receiver(ctxWithin(t), chanmq.Any(), chanmq.WithBuffer(2))
+			untilTaken(t, q, 1)
+			_ = r.Close()
+			err := end(q)
+			var left *chanmq.UndeliveredError
+			if !errors.As(err, &left) || len(left.Messages) != 3 {
+				t.Fatalf("%v, want *UndeliveredError with 3 messages", err)
+			}
+			wantError(t, name, err, chanmq.ErrRemoved, "WithRemoveOnClose")
+			for i, m := range left.Messages {
+				if numberOf(m.Value) != i {
+					t.Errorf("message %d is number %d", i, numberOf(m.Value))
+				}
+			}
+		})
+	}
+}

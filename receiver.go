@@ -16,9 +16,15 @@ import (
 //
 // It ends when its ctx ends, when Close or Drain is called, when the queue is
 // removed, when a message does not decode, and when the handle is closed. Then
-// C is closed, and Err says why. What was taken and not read is never dropped:
-// see [Receiver.Close]. But the handle has it, so the program must end with
-// [Queue.Close] or [Queue.Shutdown], or it is gone with the process.
+// C is closed, and Err says why. The message that it held goes to the handle's
+// hand-back slot; values in C's buffer can still be read, and [Receiver.Close]
+// moves those to the slot, too.
+//
+// The next receive on the handle that selects a message in the slot gets it, before
+// anything newer. Nobody else does: the slot is part of the handle, has no bound,
+// and keeps what it has for as long as nobody receives it. [Queue.Close] and
+// [Queue.Shutdown] send that back to the kernel queue. A process that ends without
+// either loses it, also if all its Receivers were cancelled before.
 type Receiver[T any] struct {
 	pump
 	q             *Queue[T]
@@ -129,7 +135,10 @@ func (r *Receiver[T]) Drain(ctx context.Context) error {
 // what it had taken and the program has not read, the values in C's buffer too.
 // The next receives on the handle get them, in the order taken, before newer
 // messages. C is closed and empty afterwards. While another goroutine reads C,
-// that may still get a value that was taken behind one that is handed back.
+// that may still get a value that was taken after one that is handed back. Close
+// recognizes what that goroutine has read by the value itself; so only there, if
+// the codec decodes different texts to identical values, a message may be handed
+// back with the text of another one of the same type and value.
 //
 // Close may be called from any goroutine, C's reader too, and any number of times;
 // it always returns nil. It must not be called from a WithDecodeError function, nor

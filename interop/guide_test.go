@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,12 +15,10 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/testkit"
 )
 
-const (
-	guide      = "../docs/interop.md"
-	matrixFile = "../docs/interop-matrix.md"
-)
+const matrixFile = "../docs/interop-matrix.md"
 
 var update = flag.Bool("update", false, "rewrite the generated part of docs/interop-matrix.md")
 
@@ -135,52 +131,10 @@ func TestGuide(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	})
-	t.Run("code", testGuideCode)
+	t.Run("code", func(t *testing.T) { // each block is part of a file that a test runs
+		testkit.Quotes(t, "..", "docs/interop.md", "c", "go", "perl", "php", "python")
+	})
 	t.Run("matrix", testGuideMatrix)
-}
-
-// Every block of code in the guide is part of a file that a test runs. A comment
-// before the block names the file. The block is a sequence of lines of that file,
-// less their common indentation.
-func testGuideCode(t *testing.T) {
-	text := readFile(t, guide)
-	blocks := regexp.MustCompile("(?m)(?:^<!-- (.*) -->\n)?^```(c|go|perl|php|python)\n((?s:.*?))^```$").FindAllStringSubmatch(text, -1)
-	if len(blocks) == 0 {
-		t.Fatal("no code")
-	}
-	for _, block := range blocks {
-		file, code := block[1], block[3]
-		if file == "" {
-			t.Errorf("no comment names the file with\n%s", code)
-			continue
-		}
-		source, err := os.ReadFile(filepath.Join("..", file))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		if !hasLines(string(source), code) {
-			t.Errorf("%s does not have\n%s", file, code)
-		}
-	}
-}
-
-// hasLines reports whether source contains the lines of code, all with the same
-// additional indentation.
-func hasLines(source, code string) bool {
-	lines, wanted := strings.Split(source, "\n"), strings.Split(strings.TrimSuffix(code, "\n"), "\n")
-	for i := range lines {
-		indent, found := strings.CutSuffix(lines[i], wanted[0])
-		if !found || strings.TrimSpace(indent) != "" || i+len(wanted) > len(lines) {
-			continue
-		}
-		if slices.EqualFunc(lines[i:i+len(wanted)], wanted, func(line, want string) bool {
-			return line == want && want == "" || line == indent+want
-		}) {
-			return true
-		}
-	}
-	return false
 }
 
 // The architectures of the matrix, on which the tests can run.
