@@ -211,12 +211,13 @@ func (p *poller) promote() {
 }
 
 // claim reports whether w still waits and is worth a try. It stays where it is:
-// remove and wake leave a claimed wait alone.
+// remove and wake leave a claimed wait alone. Sends that are not worth a try are not
+// even looked for, as there may be thousands.
 func (p *poller) claim(w *Waiter, refused int) (key Key, ok bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	key = w.polled.key
-	ok = p.waiting.has(key, w) && !(key.Send && key.Size >= refused)
+	ok = !(key.Send && key.Size >= refused) && p.waiting.has(key, w)
 	if ok {
 		w.polled.claimed = true
 	}
