@@ -383,7 +383,7 @@ func TestErrorsOfEndedContexts(t *testing.T) {
 		for _, ended := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s, ended before: %v", name, ended), func(t *testing.T) {
 				q := newQueue(t)
-				fillUp(t, q)
+				fill(t, q)
 				ctx, cancel := context.WithCancelCause(ctxWithin(t))
 				if ended {
 					cancel(why)
@@ -398,17 +398,6 @@ func TestErrorsOfEndedContexts(t *testing.T) {
 					t.Errorf("%v is no OpError of %q", err, call.op)
 				}
 			})
-		}
-	}
-}
-
-// fillUp sends messages of type 9 until the queue is full.
-func fillUp(t testing.TB, q *chanmq.Queue[[]byte]) {
-	t.Helper()
-	for ok := true; ok; {
-		var err error
-		if ok, err = q.TrySend(9, make([]byte, 1000)); err != nil {
-			t.Fatal(err)
 		}
 	}
 }
