@@ -35,7 +35,7 @@ func (q *Queue[T]) Close() error { return q.core().close(canceledContext) }
 //
 // No new Receivers and Senders can be started meanwhile; direct calls work until
 // all of that is done, and return [ErrClosed] then. If ctx ends first, the rest is
-// dealt with as Close does, and the error matches ctx.Err() if anything was not
+// dealt with as Close does, Err of what was cut short is ErrClosed, and the error matches ctx.Err() if anything was not
 // delivered: it is an [*UndeliveredError] with what neither the program nor the
 // queue has got, or an [*OpError] if the queue has got everything back.
 //

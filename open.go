@@ -27,8 +27,8 @@ func FTok(path string, proj byte) (Key, error) {
 }
 
 // Open opens the queue that has the key. It must exist; the error matches
-// fs.ErrNotExist where it does not. Permissions are checked when a call needs them,
-// not here.
+// fs.ErrNotExist where it does not, and [WithWait] waits for it instead. Permissions
+// are checked when a call needs them, not here.
 func Open(key Key, opts ...Option) (*Queue[[]byte], error) {
 	o := newOptions(opts)
 	switch {
@@ -50,6 +50,7 @@ func Create(key Key, perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	if key == sysv.KeyPrivate {
 		o.refuse("key 0 is IPC_PRIVATE and names no queue; use Private")
 	}
+	o.validateNoWait()
 	o.validatePerm(perm)
 	flags := int(perm) | sysv.Create
 	if o.owners != nil && !slices.Contains(o.owners, o.kernel.UID()) {
@@ -78,6 +79,7 @@ func Create(key Key, perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 // use [WithRemoveOnClose] for a queue of one program.
 func Private(perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	o := newOptions(opts)
+	o.validateNoWait()
 	o.validatePerm(perm)
 	o.validateKeyless()
 	return open("create", sysv.KeyPrivate, o, func() (int, error) {
@@ -92,6 +94,7 @@ func Attach(id int, opts ...Option) (*Queue[[]byte], error) {
 	if o.exclusive {
 		o.refuse("WithExclusive: only Create can be exclusive")
 	}
+	o.validateNoWait()
 	if o.err != nil {
 		return nil, &OpError{Op: "attach", ID: id, Err: o.err}
 	}
@@ -125,6 +128,12 @@ func (o *options) validatePerm(perm fs.FileMode) {
 	}
 }
 
+func (o *options) validateNoWait() {
+	if o.wait != nil {
+		o.refuse("WithWait: only Open waits for a queue that somebody else creates")
+	}
+}
+
 func (o *options) validateKeyless() {
 	switch {
 	case o.exclusive:
@@ -140,9 +149,7 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 	q := newQueue(key, o, get)
 	id, err := -1, o.err
 	if err == nil {
-		q.finding.Lock()
-		id, err = q.find()
-		q.finding.Unlock()
+		id, err = q.findFirst()
 	}
 	if err != nil {
 		if id >= 0 && op == "create" && (key == sysv.KeyPrivate || o.exclusive) {
