@@ -172,7 +172,7 @@ func mayBeOf(name string, queue Identity) bool {
 // messages came from no queue that this process could receive from: it was removed, or
 // was one before the system was started again, or is in another IPC namespace
 // (Elsewhere). The caller frees their messages, or closes them to leave them there.
-// Errors are as Adopt's.
+// Errors are as Adopt's, of all files but those of queues that exist.
 func Orphans(dir string, k sysv.Kernel) ([]*Adopted, error) {
 	d, err := openDirectory(dir, false)
 	if errors.Is(err, fs.ErrNotExist) {
