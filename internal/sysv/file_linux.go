@@ -244,8 +244,8 @@ func WatchDir(path string) (*Watch, error) {
 // Events waits for events. os.ErrDeadlineExceeded: there was none until the
 // deadline, if that is not zero. os.ErrClosed: Close was called.
 func (w *Watch) Events(deadline time.Time) ([]Event, error) {
-	if err := w.file.SetReadDeadline(deadline); err != nil {
-		return nil, err
+	if err := w.file.SetReadDeadline(deadline); errors.Is(err, os.ErrNoDeadline) {
+		return nil, err // it cannot be waited for
 	}
 	n, err := w.file.Read(w.buf)
 	if err != nil {
