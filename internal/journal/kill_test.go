@@ -173,6 +173,7 @@ func victimRole(args []string) error {
 	if err != nil {
 		return err
 	}
+	fmt.Println("begins")
 	errs := make(chan error)
 	for n := range 3 {
 		switch args[5] {
@@ -362,11 +363,20 @@ func killRun(t *testing.T, mode, hint string) {
 		group.Go(func() {
 			for left.Add(-1) >= 0 {
 				cmd := testkit.Process(t, "victim", dir, fmt.Sprint(msqid), log, hint, fmt.Sprint(size), mode)
-				if err := cmd.Start(); err != nil {
+				out, err := cmd.StdoutPipe()
+				if err == nil {
+					err = cmd.Start()
+				}
+				if err != nil {
 					t.Error(err)
 					return
 				}
-				time.Sleep(time.Duration(5+rand.IntN(80)) * time.Millisecond)
+				if rand.IntN(4) > 0 { // else it may be killed before
+					if _, err := out.Read(make([]byte, 100)); err != nil {
+						t.Error(err)
+					}
+				}
+				time.Sleep(time.Duration(5+rand.IntN(60)) * time.Millisecond)
 				signal := syscall.SIGKILL
 				if rand.IntN(8) == 0 {
 					signal = syscall.SIGTERM // its default action
