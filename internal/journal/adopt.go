@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"math"
 	"os"
 	"slices"
 	"sync"
@@ -268,8 +269,9 @@ func (d *directory) adopt(name string, wanted func(Identity) bool) (a *Adopted, 
 	}
 	ours := false
 	if !isUnfinished(name) {
-		// What says which queue it is never changes.
-		h, err := readHeader(descriptor(lock), info.Size)
+		// What says which queue it is never changes. The rest does, as long as the file is
+		// not locked: its size too.
+		h, err := readHeader(descriptor(lock), math.MaxInt64)
 		if err != nil {
 			return nil, false, d.unreadable(name, err.Error())
 		}

@@ -520,6 +520,37 @@ func TestTruncatedWhileAdopted(t *testing.T) {
 	}
 }
 
+// TestLookingAtWhatGrows: a journal of a living process changes while others look whose
+// it is.
+func TestLookingAtWhatGrows(t *testing.T) {
+	_, id := newQueue(t)
+	other := id
+	other.ID++
+	dir := newDir(t)
+	j, done := open(t, dir, id), make(chan struct{})
+	go func() {
+		defer close(done)
+		for range 300 {
+			if _, err := j.Slot(5000); err != nil {
+				t.Error(err)
+				return
+			}
+		}
+	}()
+	for looking := true; looking; {
+		select {
+		case <-done:
+			looking = false
+		default:
+		}
+		for _, id := range []Identity{id, other} {
+			if found, err := Adopt(dir, id); len(found) > 0 || err != nil {
+				t.Fatalf("adopted %v, %v", found, err)
+			}
+		}
+	}
+}
+
 // FuzzJournal reads what is not a journal.
 func FuzzJournal(f *testing.F) {
 	msqid, id := newQueue(f)

@@ -83,10 +83,16 @@ type Journal struct {
 // is the user's alone, and is not a symbolic link. A *SpaceError says that there is
 // not enough room.
 //
-// Journals of others in the directory are not touched: see [Adopt].
+// Journals of others in the directory are not touched: see [Adopt]. An emulator of system
+// calls that would lose messages is refused, with an error matching
+// errors.ErrUnsupported.
 func Open(dir string, queue Identity) (*Journal, error) {
 	d, err := openDirectory(dir, true)
 	if err != nil {
+		return nil, err
+	}
+	if err := probe(); err != nil {
+		d.release()
 		return nil, err
 	}
 	j := &Journal{dir: d, fd: -1, page: os.Getpagesize()}
@@ -96,6 +102,22 @@ func Open(dir string, queue Identity) (*Journal, error) {
 		return nil, err
 	}
 	return j, nil
+}
+
+// probe is emulated, but for tests.
+var probe = emulated
+
+// emulated returns an error under qemu-user. That receives into memory of its own, and
+// copies from there, and it writes a type even when it has received nothing
+// (linux-user/syscall.c, do_msgrcv). The kernel leaves the buffer alone then.
+func emulated() error {
+	const typ, noQueue = 0x5A5A5A, -1
+	buf := sysv.Buffer(0)
+	sysv.PutType(buf, typ)
+	if _, err := sysv.Host().Receive(noQueue, buf, 0, 0); err == nil || sysv.Type(buf) != typ {
+		return fmt.Errorf("journal: msgrcv is emulated (qemu-user?), and does not receive into the journal: %w", errors.ErrUnsupported)
+	}
+	return nil
 }
 
 // create makes the file under a name that Adopt does not look at, locks it, and gives

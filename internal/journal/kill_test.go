@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/sysvtest"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
@@ -39,6 +40,7 @@ const (
 	torn
 	wrongLength // allowed if the length was inferred
 	inferredRight
+	reported // an error
 )
 
 const recordSize = 16
@@ -99,6 +101,11 @@ func (v *victim) record(what, id, attempt int) {
 	if _, err := v.log.Write(b[:]); err != nil {
 		panic(err)
 	}
+}
+
+func (v *victim) report(err error) {
+	v.record(reported, 0, 0)
+	fmt.Fprintln(os.Stderr, err)
 }
 
 // deliver does with a message what a program would do, up to its acknowledgement.
@@ -163,9 +170,9 @@ func victimRole(args []string) error {
 			v.acknowledge(s)
 		}
 		if err := a.Close(); err != nil {
-			fmt.Fprintln(os.Stderr, err)
+			v.report(err)
 		}
-	}, func(err error) { fmt.Fprintln(os.Stderr, err) })
+	}, v.report)
 	if err != nil {
 		return err
 	}
@@ -325,6 +332,9 @@ func sendTexts(t *testing.T, msqid int, x *texts, stop <-chan struct{}) int {
 }
 
 func TestKilledReceiversLoseNothing(t *testing.T) {
+	if sysvtest.Emulated() {
+		t.Skip("qemu-user does not receive into the caller's buffer")
+	}
 	for _, mode := range []string{"receive", "grow", "close"} {
 		for _, hint := range []string{"end", "none"} {
 			t.Run(mode+"/"+hint, func(t *testing.T) { killRun(t, mode, hint) })
@@ -472,6 +482,8 @@ func countRecords(t *testing.T, log string, total int, mayBeWrong bool) {
 			wrong++
 		case inferredRight:
 			right++
+		case reported:
+			t.Error("a process reported an error")
 		}
 	}
 	lost := 0
