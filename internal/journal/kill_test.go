@@ -143,7 +143,8 @@ func (v *victim) acknowledge(s *Slot) {
 }
 
 // victimRole receives until it is killed: directory, msqid, log, hint, largest size,
-// and how: "receive", "grow" or "close".
+// and how: "receive", "grow", "close", or "order", which is "receive" with one
+// receiver.
 func victimRole(args []string) error {
 	v := &victim{dir: args[0], hint: hintOf(args[3])}
 	var err error
@@ -190,6 +191,10 @@ func victimRole(args []string) error {
 			go func() { errs <- v.grow(j) }()
 		case "close":
 			go func() { errs <- v.close(n) }()
+		case "order":
+			if n == 0 {
+				go func() { errs <- v.receive(j, n, 1<<30) }()
+			}
 		}
 	}
 	return <-errs
@@ -335,7 +340,7 @@ func TestKilledReceiversLoseNothing(t *testing.T) {
 	if sysvtest.Emulated() {
 		t.Skip("qemu-user does not receive into the caller's buffer")
 	}
-	for _, mode := range []string{"receive", "grow", "close"} {
+	for _, mode := range []string{"receive", "grow", "close", "order"} {
 		for _, hint := range []string{"end", "none"} {
 			t.Run(mode+"/"+hint, func(t *testing.T) { killRun(t, mode, hint) })
 		}
@@ -369,7 +374,11 @@ func killRun(t *testing.T, mode, hint string) {
 	var group sync.WaitGroup
 	var left atomic.Int64
 	left.Store(int64(*kills))
-	for range 2 {
+	processes := 2
+	if mode == "order" {
+		processes = 1
+	}
+	for range processes {
 		group.Go(func() {
 			for left.Add(-1) >= 0 {
 				cmd := testkit.Process(t, "victim", dir, fmt.Sprint(msqid), log, hint, fmt.Sprint(size), mode)
@@ -443,11 +452,11 @@ func killRun(t *testing.T, mode, hint string) {
 		v.deliver(s)
 		v.acknowledge(s)
 	}
-	countRecords(t, log, total, hint == "none")
+	countRecords(t, log, total, hint == "none", mode == "order")
 }
 
 // countRecords checks what became of each message.
-func countRecords(t *testing.T, log string, total int, mayBeWrong bool) {
+func countRecords(t *testing.T, log string, total int, mayBeWrong, ordered bool) {
 	t.Helper()
 	data, err := os.ReadFile(log)
 	if err != nil {
@@ -455,7 +464,7 @@ func countRecords(t *testing.T, log string, total int, mayBeWrong bool) {
 	}
 	deliveries := make([]int, total)
 	done := make([]bool, total)
-	again, tornCount, wrong, right := 0, 0, 0, 0
+	first, again, tornCount, wrong, right := 0, 0, 0, 0, 0
 	for ; len(data) >= recordSize; data = data[recordSize:] {
 		what, id := binary.NativeEndian.Uint32(data), int(binary.NativeEndian.Uint32(data[4:]))
 		attempt := int(binary.NativeEndian.Uint32(data[8:]))
@@ -469,6 +478,8 @@ func countRecords(t *testing.T, log string, total int, mayBeWrong bool) {
 			}
 			if deliveries[id]++; deliveries[id] > 1 {
 				again++
+			} else if first++; ordered && id != first-1 {
+				t.Fatalf("message %d came first as number %d", id, first-1)
 			}
 			// A process may be killed between Deliver and the record.
 			if attempt < deliveries[id] {
