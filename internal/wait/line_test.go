@@ -172,6 +172,12 @@ func TestLinesArePruned(t *testing.T) {
 			pump.waiter.Release()
 			h.wantLines(0)
 		}
+		// It is no ordered one now: it lines up to sleep.
+		h.receive(1).waiting(t.Context())
+		pump.waiting(t.Context())
+		if n := h.lot.inLine.Load(); n != 1 {
+			t.Errorf("%d waits are in line, want 1", n)
+		}
 	})
 }
 

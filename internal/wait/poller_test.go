@@ -204,6 +204,48 @@ func TestSmallerSendsPass(t *testing.T) {
 	})
 }
 
+// TestMessageBeforeTheWaitIsAdded: one that came behind a wait's own try, and that the
+// poller saw before it knew of the wait, is found at the next look.
+func TestMessageBeforeTheWaitIsAdded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandle(t, pollsHourly)
+		for n := range 2 {
+			h.receive(100 + n).waiting(t.Context()) // so that it looks
+		}
+		o := h.receive(1)
+		o.onSuspend = onCall(1, func() {
+			h.put(1, 1)
+			time.Sleep(5 * time.Hour)
+		})
+		ended := o.start(t.Context())
+		time.Sleep(6*time.Hour + time.Minute)
+		wantEnded(t, "a receive", ended, nil)
+	})
+}
+
+// TestWaitIsAbandonedOnce: one that had to try by itself, while the poller was trying
+// for it, is polled as before when that has failed.
+func TestWaitIsAbandonedOnce(t *testing.T) {
+	const later = 5
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandle(t, pollsHourly)
+		o := h.receive(1)
+		o.onTried = onCall(3, h.lot.WakeAll)
+		o.waiting(t.Context())
+		time.Sleep(time.Hour + time.Minute)
+		synctest.Wait()
+		// Two before it was polled, the poller's, and its own.
+		if n := o.tries.Swap(0); n != 4 {
+			t.Errorf("%d tries until the poller's was abandoned, want 4", n)
+		}
+		time.Sleep(later * time.Hour)
+		synctest.Wait()
+		if n := o.tries.Load(); n != later {
+			t.Errorf("%d tries in the next %d looks", n, later)
+		}
+	})
+}
+
 // TestPollerEndsWithItsWaits, at once, and there is another one for the next.
 func TestPollerEndsWithItsWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -481,6 +481,28 @@ func TestRunReturnsTheOperationsResult(t *testing.T) {
 	})
 }
 
+// TestWaiterIsUsedAgain: one wait leaves nothing behind for the next one, nor a
+// goroutine, whichever way it ended.
+func TestWaiterIsUsedAgain(t *testing.T) {
+	inBubble(t, func(t *testing.T, h *handle) {
+		o := h.receive(1)
+		for n := range 5 {
+			ctx, cancel := context.WithCancel(t.Context())
+			ended := o.waiting(ctx)
+			cancel()
+			wantEnded(t, "a receive", ended, ErrCanceled)
+			ctx, cancel = context.WithCancel(t.Context())
+			ended = o.waiting(ctx)
+			h.handBack(message{1, n, int64(n)})
+			wantEnded(t, "a receive", ended, nil)
+			cancel()
+			if tries := o.tries.Swap(0); tries > 2+3 {
+				t.Errorf("%d tries: an end of one wait has ended the next one", tries)
+			}
+		}
+	})
+}
+
 // TestCheckFitsPreventsAWait that could not end.
 func TestCheckFitsPreventsAWait(t *testing.T) {
 	inBubble(t, func(t *testing.T, h *handle) {
