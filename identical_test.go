@@ -78,3 +78,21 @@ func testIdentify[T any](t *testing.T, value func(n int) T) {
 		t.Errorf("a value that is gone was identified as %d", got)
 	}
 }
+
+// TestDrainedWhileSomebodyCollects: a Receiver whose C is closed and empty still holds
+// what Close is about to hand back.
+func TestDrainedWhileSomebodyCollects(t *testing.T) {
+	r := &Receiver[int]{q: &Queue[int]{}, c: make(chan Message[int])}
+	r.pump.init(unopened(), "receive", t.Context(), t.Context())
+	close(r.c)
+	close(r.done)
+	r.collecting.Lock() // a value was read from C
+	if r.drained() {
+		t.Error("it is drained while somebody collects")
+	}
+	r.collecting.Unlock()
+	if !r.drained() {
+		t.Error("it is not drained")
+	}
+	r.cancel()
+}

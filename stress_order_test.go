@@ -237,8 +237,8 @@ func testCloseWhileReading[T any](t *testing.T, stamp func() T) {
 	t.Helper()
 	raws := newQueue(t)
 	q := chanmq.As(raws, stampCodec(stamp))
-	const messages = 16
-	for round := range rounds(10) {
+	const messages = 1000 // so many that reading and closing overlap
+	for round := range rounds(300) {
 		r := q.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(messages))
 		for n := range messages {
 			if err := raws.Send(ctxWithin(t), 1, number(n)); err != nil {

@@ -42,7 +42,7 @@ byte working;                       /* calls of interrupt and wake in progress *
 /* struct wait, and its entry in struct room */
 bool parked[2], inside[2];
 bool leaving[2];      /* interrupt waits until inside is false: w.left != nil */
-bool interrupting[2]; /* a mutex */
+bool interrupting[2]; /* one at a time: others wait until it has left */
 
 /* The kernel. Thread w is the thread that wait w is locked to. */
 chan queue = [MESSAGES] of { byte };

@@ -115,11 +115,9 @@ type parking struct {
 	unwatch   func() bool
 	unwatched chan struct{} // a value when that call has returned
 
-	interrupting sync.Mutex // held by the one who interrupts
-
 	mu     sync.Mutex
 	inside bool          // the thread may be blocking; guarded by mu
-	left   chan struct{} // closed, and forgotten, when it no longer is; guarded by mu
+	left   chan struct{} // of whoever interrupts it: closed, and forgotten, when it no longer is; guarded by mu
 }
 
 func (p *parking) init(t sysv.Thread) {
@@ -194,11 +192,15 @@ const (
 // returns when it has ended. A signal that arrives before the thread is inside the
 // call is lost, so it is sent again until then.
 func (p *parking) interrupt() {
-	p.interrupting.Lock()
-	defer p.interrupting.Unlock()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if !p.inside {
+		return
+	}
+	if left := p.left; left != nil { // somebody else is at it
+		p.mu.Unlock()
+		<-left
+		p.mu.Lock()
 		return
 	}
 	left := make(chan struct{})

@@ -83,10 +83,11 @@ func TestSettlingSysmonSpins(t *testing.T) {
 		until      time.Duration // from now
 		spins      bool
 	}{
-		{"an attempt", budget, 1, time.Hour, true},
+		{"an attempt", budget, 1, settleTime, true},
 		{"an attempt that is over", budget, 1, -time.Hour, false},
-		{"two processors", budget, 2, time.Hour, false},
-		{"WithSpin(0)", 0, 1, time.Hour, false},
+		{"two processors", budget, 2, settleTime, false},
+		{"of another clock", budget, 1, time.Hour, false},
+		{"WithSpin(0)", 0, 1, settleTime, false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var s Spinner
