@@ -100,6 +100,27 @@ func TestPauses(t *testing.T) {
 	}
 }
 
+// TestPausesAreShortAgain behind a round in which something was done.
+func TestPausesAreShortAgain(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		var alarm loggedAlarm
+		h := newHandle(t, polls, logAlarm(&alarm), func(c *Config) { c.PollMin, c.PollMax = ms, 8*ms })
+		h.receive(2).waiting(t.Context())
+		o := h.receive(1)
+		o.waiting(t.Context())
+		time.Sleep(22 * ms) // 1, 2, 4, 8 and the better part of 8
+		h.put(1, 1)
+		time.Sleep(5 * ms) // the look that finds it, after 23, and those after 24 and 26
+		synctest.Wait()
+		alarm.mu.Lock()
+		defer alarm.mu.Unlock()
+		if want := []time.Duration{ms, 2 * ms, 4 * ms, 8 * ms, 8 * ms, ms, 2 * ms, 4 * ms}; !slices.Equal(alarm.slept, want) {
+			t.Errorf("pauses of %v, want %v", alarm.slept, want)
+		}
+	})
+}
+
 // TestHandBacksDoNotMakeThePollerLook: the wait that a message was handed back for
 // tries by itself. The others are left alone, and so is the queue.
 func TestHandBacksDoNotMakeThePollerLook(t *testing.T) {
