@@ -267,6 +267,41 @@ func TestWaitIsAbandonedOnce(t *testing.T) {
 	})
 }
 
+// TestRoundPassesByWaitsThatHaveLeft since it began.
+func TestRoundPassesByWaitsThatHaveLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandle(t, pollsHourly, func(c *Config) {
+			c.Stat = func() (sysv.Stat, error) { return sysv.Stat{}, sysv.EACCES } // so that all are tried
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var polling atomic.Bool
+		left := onCall(1, func() {
+			cancel()
+			time.Sleep(time.Minute) // the others leave
+		})
+		var all []<-chan error
+		var tries atomic.Int64 // of the poller
+		for n := range 5 {
+			o := h.receive(n + 1)
+			o.onTry = func() {
+				if polling.Load() {
+					tries.Add(1)
+					left()
+				}
+			}
+			all = append(all, o.waiting(ctx))
+		}
+		polling.Store(true)
+		time.Sleep(2 * time.Hour)
+		for _, ended := range all {
+			wantEnded(t, "a receive", ended, ErrCanceled)
+		}
+		if n := tries.Load(); n != 1 {
+			t.Errorf("the poller made %d tries, want the one in which all left", n)
+		}
+	})
+}
+
 // TestPollerEndsWithItsWaits, at once, and there is another one for the next.
 func TestPollerEndsWithItsWaits(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
