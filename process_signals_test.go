@@ -32,6 +32,7 @@ import (
 
 func init() {
 	roles["waits"] = waitsRole
+	roles["sandboxed"] = sandboxedRole
 	roles["ignoring meanwhile"] = ignoringRole
 }
 
@@ -89,7 +90,15 @@ func waitsRole(args []string) error {
 			finish = f
 		}
 	}
-	w := trial{parks: !state.polls}
+	if err := waitInEveryWay(args[0], !state.polls); err != nil {
+		return err
+	}
+	return finish()
+}
+
+// waitInEveryWay waits for messages of the queue with the msqid, in every way.
+func waitInEveryWay(msqid string, parks bool) error {
+	w := trial{parks: parks}
 	for _, way := range []struct {
 		name string
 		run  func(*trial) error
@@ -103,7 +112,7 @@ func waitsRole(args []string) error {
 		{"the handle is closed", (*trial).closes},
 	} {
 		var err error
-		if w.q, err = attachArg(args[0]); err != nil {
+		if w.q, err = attachArg(msqid); err != nil {
 			return err
 		}
 		for range 5 {
@@ -115,7 +124,37 @@ func waitsRole(args []string) error {
 			return fmt.Errorf("%s: %w", way.name, err)
 		}
 	}
-	return finish()
+	return nil
+}
+
+// TestWaitsInASandbox: where tgkill(2) is denied, as by the seccomp(2) profile of a
+// container, no call sleeps in the kernel, since nothing could wake it.
+func TestWaitsInASandbox(t *testing.T) {
+	if sysvtest.Emulated() {
+		t.Skip("qemu-user has no seccomp(2)")
+	}
+	q := newQueue(t)
+	cmd := testkit.Process(t, "sandboxed", fmt.Sprint(q.ID()))
+	out, err := cmd.Output()
+	if reason, skipped := strings.CutPrefix(string(out), "skip: "); skipped {
+		t.Skip(reason)
+	}
+	if err != nil {
+		t.Errorf("process %v: %v", cmd.Args[1:], err)
+	}
+	wantNone(t, q)
+}
+
+// sandboxedRole waits in every way without tgkill(2): msqid.
+func sandboxedRole(args []string) error {
+	if err := testkit.EnterSandbox(unix.SYS_TGKILL, unix.EPERM); err != nil {
+		fmt.Print("skip: ", err)
+		return nil
+	}
+	if err := unix.Tgkill(os.Getpid(), unix.Gettid(), 0); err != unix.EPERM {
+		return fmt.Errorf("tgkill: %v, want %v: there is no sandbox", err, unix.EPERM)
+	}
+	return waitInEveryWay(args[0], false)
 }
 
 // ignore makes the program ignore the signal, so that nothing interrupts its calls.

@@ -2,10 +2,12 @@ package sysv_test
 
 import (
 	"encoding/binary"
+	"fmt"
 	"os"
 	"os/exec"
 	"os/signal"
 	"runtime"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -14,6 +16,7 @@ import (
 
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/sysvtest"
+	"github.com/chanmq/chanmq/internal/testkit"
 )
 
 // bitOf returns the position of a signal in a set of signals.
@@ -198,6 +201,53 @@ func TestSignalChild(t *testing.T) {
 	}
 	if got != os.Getenv(signalWant) {
 		t.Errorf("a receive was %s, want %s", got, os.Getenv(signalWant))
+	}
+}
+
+// TestSandboxDeniesTheSignal: a thread cannot be interrupted where tgkill(2) is denied,
+// with whatever error, and calls must not block.
+func TestSandboxDeniesTheSignal(t *testing.T) {
+	if sysvtest.Emulated() {
+		t.Skip("qemu-user has no seccomp(2)")
+	}
+	for _, errno := range []syscall.Errno{syscall.EPERM, syscall.ENOSYS, syscall.EACCES} {
+		t.Run(errno.Error(), func(t *testing.T) {
+			child := sysvtest.Command(t, "-test.run=^TestSandboxChild$", "-test.v")
+			child.Env = append(os.Environ(), fmt.Sprintf("%s=%d", sandboxChild, errno))
+			out, err := child.CombinedOutput()
+			switch {
+			case err == nil && strings.Contains(string(out), "--- SKIP: TestSandboxChild"):
+				t.Skip(string(out))
+			case err != nil || !strings.Contains(string(out), "--- PASS: TestSandboxChild"):
+				t.Errorf("%v: %v\n%s", child.Args, err, out)
+			}
+		})
+	}
+}
+
+// sandboxChild is an environment variable of the process that
+// TestSandboxDeniesTheSignal starts: the error of tgkill(2) there.
+const sandboxChild = "CHANMQ_TEST_SANDBOX_ERRNO"
+
+// TestSandboxChild is that process.
+func TestSandboxChild(t *testing.T) {
+	number, err := strconv.Atoi(os.Getenv(sandboxChild))
+	if err != nil {
+		t.Skip("runs in a process of its own, started by TestSandboxDeniesTheSignal")
+	}
+	errno := syscall.Errno(number)
+	if err := testkit.EnterSandbox(unix.SYS_TGKILL, errno); err != nil {
+		t.Skip(err)
+	}
+	if err := unix.Tgkill(os.Getpid(), unix.Gettid(), 0); err != errno {
+		t.Fatalf("tgkill: %v, want %v: there is no sandbox", err, errno)
+	}
+	th := sysv.Host().NewThread()
+	for n := range 100 { // it is not found out only now and then
+		if th.Enter() {
+			th.Leave()
+			t.Fatalf("Enter returned true, at call %d", n)
+		}
 	}
 }
 

@@ -100,6 +100,27 @@ func TestPauses(t *testing.T) {
 	}
 }
 
+// TestPausesAreShortAgain behind a round in which something was done.
+func TestPausesAreShortAgain(t *testing.T) {
+	const ms = time.Millisecond
+	synctest.Test(t, func(t *testing.T) {
+		var alarm loggedAlarm
+		h := newHandle(t, polls, logAlarm(&alarm), func(c *Config) { c.PollMin, c.PollMax = ms, 8*ms })
+		h.receive(2).waiting(t.Context())
+		o := h.receive(1)
+		o.waiting(t.Context())
+		time.Sleep(22 * ms) // 1, 2, 4, 8 and the better part of 8
+		h.put(1, 1)
+		time.Sleep(5 * ms) // the look that finds it, after 23, and those after 24 and 26
+		synctest.Wait()
+		alarm.mu.Lock()
+		defer alarm.mu.Unlock()
+		if want := []time.Duration{ms, 2 * ms, 4 * ms, 8 * ms, 8 * ms, ms, 2 * ms, 4 * ms}; !slices.Equal(alarm.slept, want) {
+			t.Errorf("pauses of %v, want %v", alarm.slept, want)
+		}
+	})
+}
+
 // TestHandBacksDoNotMakeThePollerLook: the wait that a message was handed back for
 // tries by itself. The others are left alone, and so is the queue.
 func TestHandBacksDoNotMakeThePollerLook(t *testing.T) {
@@ -242,6 +263,41 @@ func TestWaitIsAbandonedOnce(t *testing.T) {
 		synctest.Wait()
 		if n := o.tries.Load(); n != later {
 			t.Errorf("%d tries in the next %d looks", n, later)
+		}
+	})
+}
+
+// TestRoundPassesByWaitsThatHaveLeft since it began.
+func TestRoundPassesByWaitsThatHaveLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandle(t, pollsHourly, func(c *Config) {
+			c.Stat = func() (sysv.Stat, error) { return sysv.Stat{}, sysv.EACCES } // so that all are tried
+		})
+		ctx, cancel := context.WithCancel(t.Context())
+		var polling atomic.Bool
+		left := onCall(1, func() {
+			cancel()
+			time.Sleep(time.Minute) // the others leave
+		})
+		var all []<-chan error
+		var tries atomic.Int64 // of the poller
+		for n := range 5 {
+			o := h.receive(n + 1)
+			o.onTry = func() {
+				if polling.Load() {
+					tries.Add(1)
+					left()
+				}
+			}
+			all = append(all, o.waiting(ctx))
+		}
+		polling.Store(true)
+		time.Sleep(2 * time.Hour)
+		for _, ended := range all {
+			wantEnded(t, "a receive", ended, ErrCanceled)
+		}
+		if n := tries.Load(); n != 1 {
+			t.Errorf("the poller made %d tries, want the one in which all left", n)
 		}
 	})
 }
