@@ -131,3 +131,14 @@ func TestInvalidTypes(t *testing.T) {
 	wantNumbers(t, q, chanmq.Any(), 0, 1)
 	wantNone(t, q)
 }
+
+// TestSelectorsAsInC: who writes msgrcv's msgtyp into OfType hears what it is here.
+func TestSelectorsAsInC(t *testing.T) {
+	q := newQueue(t)
+	for typ, here := range map[int64]string{0: "Any()", -3: "UpTo(3)"} {
+		for _, r := range receives {
+			_, err := r.receive(ctxWithin(t), q, chanmq.OfType(typ))
+			wantError(t, r.name, err, chanmq.ErrInvalidType, fmt.Sprintf("OfType(%d)", typ), fmt.Sprintf("msgtyp %d of msgrcv is %s here", typ, here))
+		}
+	}
+}
