@@ -266,12 +266,14 @@ func (w *work) finish() {
 	}
 }
 
-// scenarios are what the sweeps disturb. All of them end by themselves within
-// minutes of the bubble's time.
-var scenarios = []struct {
+type scenario struct {
 	name string
 	run  func(*work)
-}{
+}
+
+// scenarios are what the sweeps disturb. All of them end by themselves within
+// minutes of the bubble's time.
+var scenarios = []scenario{
 	{"receive", func(w *work) {
 		w.puts(1, 2, 0)
 		w.puts(2, 3, 0)

@@ -105,6 +105,12 @@ var _ sysv.Kernel = (*Process)(nil)
 // its thread instead (pipelined_send).
 func (p *Process) PID() int32 { return p.pid }
 
+// SameMachine is what [sysv.SameMachine] asks.
+func (p *Process) SameMachine(other sysv.Kernel) bool {
+	o, ok := other.(*Process)
+	return ok && o.k == p.k
+}
+
 // privileged tells whether the process has the capabilities that ipc/ asks for:
 // CAP_IPC_OWNER, CAP_SYS_ADMIN and CAP_SYS_RESOURCE.
 func (p *Process) privileged() bool { return p.uid == 0 }

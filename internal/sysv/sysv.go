@@ -88,6 +88,15 @@ type Kernel interface {
 	UID() int
 }
 
+// SameMachine reports whether a and b have the same queues. A machine in memory has
+// a Kernel for each of its processes, and a method that compares them.
+func SameMachine(a, b Kernel) bool {
+	if m, ok := a.(interface{ SameMachine(Kernel) bool }); ok {
+		return m.SameMachine(b)
+	}
+	return a == b
+}
+
 // Thread is the place where one goroutine at a time makes a blocking call that
 // another one can interrupt. The order of calls is Enter, any number of Send
 // and Receive, Leave. Interrupt may be called by anyone from Enter to Leave;

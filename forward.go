@@ -1,0 +1,146 @@
+package chanmq
+
+import (
+	"context"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/wait"
+)
+
+// Forward moves the messages of from that s selects to the queue to, byte for
+// byte with their types, until ctx ends or something fails. It takes one message,
+// sends it, waiting while to is full, and then takes the next; it returns the
+// reason why it ended, never nil.
+//
+// A message is in from, in to, or in Forward's hands. One that was taken and
+// cannot be sent is handed back to from: the next receive on that handle gets it,
+// before newer messages. That is so when ctx ends while to is full, when to was
+// removed or grants no permission to send, and when the message is larger than to
+// takes ([ErrTooLarge]). Such a message would come first again, so a program that
+// wants to go on receives it before it calls Forward again. Where the process is
+// killed, the one message in Forward's hands is lost.
+//
+// Messages arrive in to in the order in which they were taken: that of the kernel,
+// for each type that nobody else receives. Others receive what Forward does not
+// get, and what they hand back to from Forward takes first. After the end of ctx, a
+// receive on from waits until Forward has handed back what it holds, as it does for
+// a [Receiver], so that a program may cancel ctx and receive again at once.
+//
+// The error is an [*OpError] of the operation "forward" that names the queue that
+// failed: from when receiving, to when sending. After the end of ctx it matches
+// ctx.Err(); a message that was sent by then stays sent, and on a ctx that has
+// ended already nothing is taken. Under [WithReopen] a removed queue is waited for,
+// on either side. Closing one of the handles ends Forward with [ErrClosed], and
+// waits for its end; [Queue.Shutdown] first lets it send the message that it holds.
+// With a closed handle, or the zero Queue, it fails with ErrClosed at once.
+//
+// Forward refuses to forward a queue to itself. It does not notice longer circles,
+// such as two calls in opposite directions.
+func Forward(ctx context.Context, to, from *Queue[[]byte], s Selector) error {
+	f := &forwarding{ctx: ctx, from: from.core(), to: to.core(), done: make(chan struct{})}
+	f.running, f.cancel = context.WithCancelCause(ctx)
+	f.taking, f.stopTaking = context.WithCancelCause(f.running)
+	defer f.cancel(nil)
+	defer close(f.done)
+	for _, end := range []*forwardEnd{{f, f.from}, {f, f.to}} {
+		if !end.q.pumps.add(end) {
+			return f.failed(ctx, end.q, "receive", ErrClosed, 0)
+		}
+		defer end.q.pumps.remove(end)
+	}
+	err := s.validate()
+	if err == nil && f.from.same(f.to) {
+		err = errForwardToItself
+	}
+	if err != nil {
+		return f.failed(ctx, f.from, "receive", err, 0)
+	}
+	return f.run(s)
+}
+
+var errForwardToItself = cause(nil, "the queue would be forwarded to itself, and its messages would go round for ever")
+
+// forwarding is a Forward under way.
+type forwarding struct {
+	ctx      context.Context // the program's
+	from, to *queue
+
+	// running ends when nothing more is to be sent, taking with it, and when
+	// nothing more is to be taken. If a handle ends them, that is the cause.
+	running, taking    context.Context
+	cancel, stopTaking context.CancelCauseFunc
+
+	done chan struct{} // closed when all is done, and what was held is handed back
+}
+
+// run moves messages. It returns when there is a reason to end.
+func (f *forwarding) run(s Selector) error {
+	var in receive
+	in.init(f.from, new(wait.Spinner))
+	in.selects(s)
+	in.holder = &holder{sel: s, ctx: f.ctx}
+	var out send
+	out.init(f.to, new(wait.Spinner))
+	defer out.waiter.Release()
+
+	if !f.from.holders.await(f.taking, f.from.closing, s) && !f.from.closed.Load() {
+		return f.failed(f.taking, f.from, "receive", &canceled{}, 0)
+	}
+	f.from.holders.register(in.holder)
+	defer f.from.holders.unregister(in.holder)
+	in.waiter.Order()
+	defer in.waiter.Release()
+	for {
+		if err := in.run(f.taking); err != nil {
+			return f.failed(f.taking, f.from, "receive", err, 0)
+		}
+		out.msg = in.msg.buf[:sysv.HeaderSize+in.msg.n]
+		if err := out.run(f.running); err != nil {
+			in.handBack()
+			return f.failed(f.running, f.to, "send", err, out.size())
+		}
+	}
+}
+
+// failed returns what Forward returns for the error of an operation on q, which ran
+// with ctx.
+func (f *forwarding) failed(ctx context.Context, q *queue, op string, err error, size int) error {
+	_, wasCanceled := err.(*canceled)
+	if end, ok := context.Cause(ctx).(*forwardEnd); ok && wasCanceled {
+		q, err = end.q, ErrClosed
+	}
+	opErr := q.callError(f.ctx, op, err, size).(*OpError)
+	opErr.Op = "forward" // what the errno means, op has told
+	return opErr
+}
+
+// forwardEnd is a Forward as one of its two handles sees it, a pumper: to from it is
+// a receiver, to to it is a sender. It is also the cause of the end of a ctx that the
+// handle has ended.
+type forwardEnd struct {
+	*forwarding
+	q *queue
+}
+
+func (e *forwardEnd) Error() string { return ErrClosed.Error() }
+
+func (e *forwardEnd) receives() bool            { return e.q == e.from }
+func (e *forwardEnd) Done() <-chan struct{}     { return e.done }
+func (e *forwardEnd) drain()                    { e.stopTaking(e) }
+func (e *forwardEnd) stop(stopReason)           { e.cancel(e) }
+func (e *forwardEnd) collect(*UndeliveredError) { <-e.done }
+
+func (e *forwardEnd) drained() bool {
+	select {
+	case <-e.done:
+		return true
+	default:
+		return false
+	}
+}
+
+// same reports whether both are handles for one queue, or would be under WithReopen.
+func (q *queue) same(other *queue) bool {
+	return sysv.SameMachine(q.kernel, other.kernel) &&
+		(q.msqid() == other.msqid() || q.key != sysv.KeyPrivate && q.key == other.key)
+}
