@@ -4,6 +4,7 @@ import (
 	"context"
 	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -23,6 +24,7 @@ type Receiver[T any] struct {
 	q             *Queue[T]
 	c             chan Message[T] // sent to and closed by the pump alone
 	onDecodeError func(*DecodeError)
+	drains        bool // WithDrain
 
 	// taking ends with running, and when the Receiver is to take no more.
 	taking     context.Context
@@ -33,10 +35,13 @@ type Receiver[T any] struct {
 	holder holder
 	stream stream
 	held   []Message[T] // taken and not sent to c yet; the last one may not be decoded yet
-	ring   []kept[T]    // of the last cap(c)+1 messages, held ones included; see slot
-	sent   uint64       // how many values were sent to c
+	ring   []kept[T]    // of the last cap(c)+2 messages, held ones included; see slot
+	sent   uint64       // how many values were sent to c; written with collecting
 
-	collecting sync.Mutex // held by whoever collects
+	downstream atomic.Pointer[downstream] // who reads c in the program's place; nil: nobody yet
+
+	collecting sync.Mutex // held by whoever sends to c, and whoever collects
+	recalled   bool       // what was unread is handed back: nothing more may be sent to c; guarded by collecting
 }
 
 // kept is what a Receiver keeps of a message that may have to be handed back.
@@ -62,7 +67,8 @@ func (q *Queue[T]) Receiver(ctx context.Context, s Selector, opts ...ReceiverOpt
 		q:             q,
 		c:             make(chan Message[T], o.buffer),
 		onDecodeError: o.onDecodeError,
-		ring:          make([]kept[T], o.buffer+1),
+		drains:        o.drain,
+		ring:          make([]kept[T], o.buffer+2), // held, in c's buffer, and read by the downstream
 	}
 	core := q.core()
 	running := ctx
@@ -271,11 +277,16 @@ func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint6
 // before it was through.
 func (r *Receiver[T]) deliver() bool {
 	delivered := 0
+	r.collecting.Lock()
+	defer r.collecting.Unlock()
 	defer func() {
 		clear(r.held[:delivered]) // the program's now
 		r.held = append(r.held[:0], r.held[delivered:]...)
 	}()
 	for _, m := range r.held {
+		if r.recalled {
+			return false
+		}
 		if cap(r.c) > 0 {
 			r.slot(r.sent).value = m.Value
 		}
@@ -326,35 +337,73 @@ func (r *Receiver[T]) finish(err error) {
 	}
 }
 
-// drained reports whether the Receiver has ended, and C is empty, and nobody is
-// about to hand back what was in it.
+// drained reports whether the Receiver has ended, and C is empty, and nobody holds
+// what was in it, or is about to hand it back.
 func (r *Receiver[T]) drained() bool {
 	if !r.hasEnded() || !r.collecting.TryLock() {
 		return false
 	}
 	defer r.collecting.Unlock()
-	return len(r.c) == 0
+	d := r.downstream.Load()
+	return len(r.c) == 0 && (d == nil || d.hasStopped())
 }
 
-// collect moves what is unread in C to the slot.
-func (r *Receiver[T]) collect(*UndeliveredError) {
-	<-r.done
+// attach gives the Receiver a downstream, which it can have one of. It returns
+// noDownstream if the Receiver has been closed.
+func (r *Receiver[T]) attach() (d *downstream, ok bool) {
+	d = newDownstream(&r.holder)
+	if r.downstream.CompareAndSwap(nil, d) {
+		r.core.holders.register(&d.holder)
+		return d, true
+	}
+	d.cancel()
+	return noDownstream, r.downstream.Load() == noDownstream
+}
+
+// recall hands back what is unread, for a downstream that reads no more from C: the
+// value that it read last, if it holds that, and those in C's buffer.
+func (r *Receiver[T]) recall(held bool) {
 	r.collecting.Lock()
 	defer r.collecting.Unlock()
+	r.recalled = true
+	if held {
+		r.handBack(r.slot(r.sent - uint64(len(r.c)) - 1))
+	}
+	r.handBackUnread()
+}
+
+// collect moves what is unread to the slot.
+func (r *Receiver[T]) collect(*UndeliveredError) {
+	<-r.done
+	r.downstream.CompareAndSwap(nil, noDownstream) // or it would read C at the same time
+	d := r.downstream.Load()
+	d.cancel()
+	<-d.stopped
+	r.collecting.Lock()
+	defer r.collecting.Unlock()
+	r.handBackUnread()
+	r.core.pumps.remove(r)
+}
+
+// handBackUnread hands back what is in C's buffer. It needs collecting.
+func (r *Receiver[T]) handBackUnread() {
 	for {
 		// The values left in C are the last ones that were sent, so their
 		// number tells which ones they are. The program may be reading them
 		// at the same time: then the number falls by more than the one that
 		// is taken here, and that is one of several.
 		before := uint64(len(r.c))
-		m, ok := <-r.c
-		if !ok {
-			break
+		select {
+		case m, ok := <-r.c:
+			if !ok {
+				return
+			}
+			after := uint64(len(r.c))
+			r.handBack(r.slot(r.identify(m, r.sent-before, r.sent-after)))
+		default:
+			return
 		}
-		after := uint64(len(r.c))
-		r.handBack(r.slot(r.identify(m, r.sent-before, r.sent-after)))
 	}
-	r.core.pumps.remove(r)
 }
 
 // identify returns the number, from first to end-1, of the value m. Of several it
