@@ -2,6 +2,8 @@ package chanmq
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"math/rand/v2"
 	"time"
 
@@ -174,10 +176,7 @@ func (q *queue) search(lost int) {
 	if q.lookUp(lost) {
 		return
 	}
-	// Half of it at random, so that programs which lost a queue together do
-	// not come back together.
-	p := q.nextPause()
-	timer := time.NewTimer(p/2 + rand.N(p/2))
+	timer := time.NewTimer(q.nextPause())
 	defer timer.Stop()
 	select {
 	case <-timer.C:
@@ -185,11 +184,14 @@ func (q *queue) search(lost int) {
 	}
 }
 
+// nextPause returns how long to pause behind a look-up that failed. Half of it is at
+// random, so that programs which lost a queue together do not come back together.
 func (q *queue) nextPause() time.Duration {
 	q.finding.Lock()
 	defer q.finding.Unlock()
-	q.away.pause = min(max(2*q.away.pause, reopenMin), reopenMax)
-	return q.away.pause
+	p := min(max(2*q.away.pause, reopenMin), reopenMax)
+	q.away.pause = p
+	return p/2 + rand.N(p/2)
 }
 
 // lookUp looks the key up if the queue is still the one that was lost, and reports
@@ -216,6 +218,32 @@ func (q *queue) canceledAway() error {
 	q.finding.Lock()
 	defer q.finding.Unlock()
 	return &canceled{away: q.away.why}
+}
+
+// findFirst finds the queue when the handle is opened. Under WithWait it waits for it.
+func (q *queue) findFirst() (id int, err error) {
+	for {
+		q.finding.Lock()
+		if id, err = q.find(); err == nil {
+			q.away.pause = 0
+		}
+		q.finding.Unlock()
+		ctx := q.options.wait
+		if ctx != nil && isRemoved(err) { // before WithOwner looked at it
+			err = explainOpen(q.kernel, q.key, sysv.ENOENT)
+		}
+		if ctx == nil || !errors.Is(err, fs.ErrNotExist) {
+			return id, err
+		}
+		timer := time.NewTimer(q.nextPause())
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			why := ctxError(ctx)
+			return -1, cause([]error{why, err}, "%v, while waiting for the queue to be created: %v", why, err)
+		}
+	}
 }
 
 // joinSearch waits for the search under way. The handle is closed, so that it ends,

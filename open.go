@@ -26,8 +26,8 @@ func FTok(path string, proj byte) (Key, error) {
 }
 
 // Open opens the queue that has the key. It must exist; the error matches
-// fs.ErrNotExist where it does not. Permissions are checked when a call needs them,
-// not here.
+// fs.ErrNotExist where it does not, and [WithWait] waits for it instead. Permissions
+// are checked when a call needs them, not here.
 func Open(key Key, opts ...Option) (*Queue[[]byte], error) {
 	o := newOptions(opts)
 	switch {
@@ -49,6 +49,7 @@ func Create(key Key, perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	if key == sysv.KeyPrivate {
 		o.refuse("key 0 is IPC_PRIVATE and names no queue; use Private")
 	}
+	o.validateNoWait()
 	o.validatePerm(perm)
 	flags := int(perm) | sysv.Create
 	if o.owners != nil && !slices.Contains(o.owners, o.kernel.UID()) {
@@ -77,6 +78,7 @@ func Create(key Key, perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 // a program that wants it for itself alone gives [WithRemoveOnClose].
 func Private(perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	o := newOptions(opts)
+	o.validateNoWait()
 	o.validatePerm(perm)
 	o.validateKeyless()
 	return open("create", sysv.KeyPrivate, o, func() (int, error) {
@@ -91,6 +93,7 @@ func Attach(id int, opts ...Option) (*Queue[[]byte], error) {
 	if o.exclusive {
 		o.refuse("WithExclusive: only Create can be exclusive")
 	}
+	o.validateNoWait()
 	if o.err != nil {
 		return nil, &OpError{Op: "attach", ID: id, Err: o.err}
 	}
@@ -124,6 +127,12 @@ func (o *options) validatePerm(perm fs.FileMode) {
 	}
 }
 
+func (o *options) validateNoWait() {
+	if o.wait != nil {
+		o.refuse("WithWait: only Open waits for a queue that somebody else creates")
+	}
+}
+
 func (o *options) validateKeyless() {
 	switch {
 	case o.exclusive:
@@ -139,9 +148,7 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 	q := newQueue(key, o, get)
 	id, err := -1, o.err
 	if err == nil {
-		q.finding.Lock()
-		id, err = q.find()
-		q.finding.Unlock()
+		id, err = q.findFirst()
 	}
 	if err != nil {
 		if id >= 0 && op == "create" && (key == sysv.KeyPrivate || o.exclusive) {

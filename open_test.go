@@ -3,6 +3,7 @@
 package chanmq_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -13,9 +14,11 @@ import (
 	"strconv"
 	"syscall"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/internal/simq"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/sysvtest"
 	"github.com/chanmq/chanmq/internal/testkit"
@@ -126,6 +129,13 @@ func TestOpeningErrors(t *testing.T) {
 		{"WithPolling without a pause", create(free, 0o600, chanmq.WithPolling(0, time.Second)), "create", nil, []string{"WithPolling(0s, 1s)", "0 < min <= max"}},
 		{"WithPolling from long to short", create(free, 0o600, chanmq.WithPolling(time.Second, time.Millisecond)), "create", nil, []string{"WithPolling(1s, 1ms)", "0 < min <= max"}},
 		{"WithMaxParked of a negative number", create(free, 0o600, chanmq.WithMaxParked(-1)), "create", nil, []string{"WithMaxParked(-1)", "negative"}},
+		{"Create WithWait", create(free, 0o600, chanmq.WithWait(context.Background())), "create", nil, []string{"WithWait", "only Open"}},
+		{"Private WithWait", makePrivate(0o600, chanmq.WithWait(context.Background())), "create", nil, []string{"WithWait", "only Open"}},
+		{"Attach WithWait", attach(keyed.ID(), chanmq.WithWait(context.Background())), "attach", nil, []string{"WithWait", "only Open"}},
+		{"Open WithWait of nothing", open(free, chanmq.WithWait(noContext)), "open", nil, []string{"WithWait", "nil"}},
+		{"Open WithWait without a key", open(0, chanmq.WithWait(context.Background())), "open", nil, []string{"IPC_PRIVATE"}},
+		{"Open WithWait of a ctx that has ended", open(free, chanmq.WithWait(canceled())), "open", context.Canceled, []string{free.String(), "no queue has this key"}},
+		{"Open WithWait of a ctx that has ended, what is missing", open(free, chanmq.WithWait(canceled())), "open", fs.ErrNotExist, nil},
 		{"the first of two bad options", create(free, 0o600, chanmq.WithMaxParked(-1), chanmq.WithSpin(-1)), "create", nil, []string{"WithMaxParked(-1)"}},
 		{"a bad option of Open", open(keyed.Key(), chanmq.WithMaxParked(-1)), "open", nil, []string{"WithMaxParked(-1)"}},
 		{"a bad option of Attach", attach(keyed.ID(), chanmq.WithMaxParked(-1)), "attach", nil, []string{"WithMaxParked(-1)"}},
@@ -147,6 +157,16 @@ func TestOpeningErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+// noContext is what a program has that forgot to set its ctx.
+var noContext context.Context
+
+// canceled returns a ctx that has ended.
+func canceled() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
 }
 
 // freeKey returns a key that names no queue.
@@ -185,6 +205,156 @@ func TestEveryOptionOpensAQueueThatWorks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			q := newKeyed(t, opt)
 			pass(t, q, q)
+		})
+	}
+}
+
+func TestWithWaitFindsTheQueueThatIsCreated(t *testing.T) {
+	key := freeKey(t)
+	opened := make(chan *chanmq.Queue[[]byte], 1)
+	go func() {
+		q, err := chanmq.Open(key, chanmq.WithWait(ctxWithin(t)))
+		if err != nil {
+			t.Error(err)
+		}
+		opened <- q
+	}()
+	time.Sleep(30 * time.Millisecond)
+	made := createElsewhere(t, key)
+	q := <-opened
+	if q == nil {
+		t.FailNow()
+	}
+	adopt(t, q)
+	pass(t, made, q)
+
+	again, err := chanmq.Open(key, chanmq.WithWait(canceled())) // it is there
+	if err != nil {
+		t.Fatal(err)
+	}
+	adopt(t, again)
+	pass(t, again, made)
+}
+
+// TestWithWaitPauses: they are those of WithReopen, and WithReopen begins anew.
+func TestWithWaitPauses(t *testing.T) {
+	onMachine(t, func(t *testing.T, m *machine) {
+		const key = 42
+		var looks []time.Time
+		m.faults(func(_ int, c simq.Call) error {
+			if c.Op == simq.Get {
+				looks = append(looks, time.Now())
+			}
+			return nil
+		})
+		errWhy := errors.New("because")
+		ctx, cancel := context.WithTimeoutCause(t.Context(), time.Hour, errWhy)
+		defer cancel()
+		start := time.Now()
+		_, err := chanmq.Open(key, m.option(), chanmq.WithWait(ctx))
+		wantError(t, "Open", err, context.DeadlineExceeded, "because", "0x0000002a", "no queue has this key")
+		wantError(t, "Open", err, fs.ErrNotExist)
+		wantError(t, "Open", err, errWhy)
+		if took := time.Since(start); took != time.Hour {
+			t.Errorf("it took %v, want an hour", took)
+		}
+		pause := 10 * time.Millisecond
+		for i := 1; i < len(looks); i++ {
+			if gap := looks[i].Sub(looks[i-1]); gap < pause/2 || gap > pause {
+				t.Errorf("pause %d was %v, want %v to %v", i, gap, pause/2, pause)
+			}
+			pause = min(2*pause, time.Second)
+		}
+		if len(looks) < 3600 {
+			t.Errorf("%d looks in an hour", len(looks))
+		}
+
+		// Created after ten minutes, it is found after a second at the most.
+		time.AfterFunc(10*time.Minute, func() {
+			if _, err := m.peer.Get(key, sysv.Create|0o666); err != nil {
+				t.Error(err)
+			}
+		})
+		start = time.Now()
+		q, err := chanmq.Open(key, m.option(), chanmq.WithWait(t.Context()), chanmq.WithReopen())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer q.Close()
+		if took := time.Since(start); took < 10*time.Minute || took > 10*time.Minute+time.Second {
+			t.Errorf("it took %v", took)
+		}
+		ended := receiving(t.Context(), q, chanmq.Any())
+		looks = nil
+		if err := m.peer.Remove(q.ID()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(looks) < 2 || looks[1].Sub(looks[0]) > 10*time.Millisecond {
+			t.Errorf("after a removal it looked %d times, at %v", len(looks), looks)
+		}
+		if err := q.Close(); err != nil {
+			t.Error(err)
+		}
+		<-ended
+	})
+}
+
+// TestWithWaitEndsAtOtherErrors at once.
+func TestWithWaitEndsAtOtherErrors(t *testing.T) {
+	const key = 42
+	for name, c := range map[string]struct {
+		op    simq.Op
+		errno error // of the second such call
+		is    error // nil: it goes on
+	}{
+		"no permission":                 {simq.Get, sysv.EACCES, fs.ErrPermission},
+		"no such call":                  {simq.Get, sysv.ENOSYS, errors.ErrUnsupported},
+		"of another owner":              {"", nil, fs.ErrPermission},
+		"removed before it is seen":     {simq.Stat, sysv.EINVAL, nil},
+		"removed while it is looked at": {simq.Stat, sysv.EIDRM, nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			onMachine(t, func(t *testing.T, m *machine) {
+				calls := 0
+				m.faults(func(_ int, call simq.Call) error {
+					if call.Op == c.op {
+						if calls++; calls == 2 || call.Op == simq.Stat && calls == 1 {
+							return c.errno
+						}
+					}
+					return nil
+				})
+				owner := 0
+				if name == "of another owner" {
+					owner = 1
+				}
+				time.AfterFunc(time.Minute, func() {
+					if _, err := m.peer.Get(key, sysv.Create|0o666); err != nil {
+						t.Error(err)
+					}
+				})
+				start := time.Now()
+				q, err := chanmq.Open(key, m.option(), chanmq.WithWait(t.Context()), chanmq.WithOwner(owner))
+				if c.is == nil {
+					if err != nil {
+						t.Fatal(err)
+					}
+					if err := q.Close(); err != nil {
+						t.Error(err)
+					}
+					return
+				}
+				wantError(t, "Open", err, c.is)
+				if errors.Is(err, fs.ErrNotExist) {
+					t.Errorf("%v is an fs.ErrNotExist", err)
+				}
+				if took := time.Since(start); c.op == simq.Get && took > 20*time.Millisecond {
+					t.Errorf("it took %v", took)
+				}
+				time.Sleep(time.Hour)
+			})
 		})
 	}
 }

@@ -1,6 +1,7 @@
 package chanmq
 
 import (
+	"context"
 	"fmt"
 	"strconv"
 	"strings"
@@ -18,7 +19,8 @@ type options struct {
 	exclusive bool
 	remove    bool
 	reopen    bool
-	owners    []int // nil: anybody
+	wait      context.Context // how long Open waits; nil: not at all
+	owners    []int           // nil: anybody
 	spin      time.Duration
 	polling   bool
 	pollMin   time.Duration
@@ -91,8 +93,26 @@ func WithOwner(uid ...int) Option {
 // look the key up once.
 //
 // A queue without a key cannot be found again, so [Private] refuses it, and so
-// does [Attach] for a private queue.
+// does [Attach] for a private queue. A queue that does not exist yet when the
+// program starts is what [WithWait] is for; the two go together.
 func WithReopen() Option { return func(o *options) { o.reopen = true } }
+
+// WithWait makes [Open] wait for a queue that does not exist yet, for a program that
+// starts before the one that creates it. Open looks for the key again, with the
+// pauses of [WithReopen], until the queue is there or ctx ends; it looks once if ctx
+// has ended already. Then the error is an [*OpError] that matches ctx.Err() and
+// fs.ErrNotExist. Any other error, such as fs.ErrPermission, is returned at once.
+//
+// ctx is of no further use once Open has returned. [Create] makes the queue itself,
+// and [Private] and [Attach] have no key to look for: they refuse WithWait.
+func WithWait(ctx context.Context) Option {
+	return func(o *options) {
+		if ctx == nil {
+			o.refuse("WithWait: the ctx is nil")
+		}
+		o.wait = ctx
+	}
+}
 
 // WithSpin sets how long a call that has to wait polls the queue before it lets
 // its thread sleep in the kernel. The default is 20 microseconds, about what
