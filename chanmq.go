@@ -1,10 +1,10 @@
-// Package chanmq gives Go channels over System V kernel message queues, for
-// programs that talk to others on the same machine, in any language, through
-// msgsnd and msgrcv.
+// Package chanmq gives Go channels over System V message queues, for programs that
+// exchange messages with others on the same machine, in any language, through
+// msgsnd(2) and msgrcv(2).
 //
-// A [Queue] is a handle for one kernel queue: open it by key with [Open] or
-// [Create], make one without a key with [Private]. Its direct calls, [Queue.Send]
-// and [Queue.Receive], take a context and wait. A [Receiver] and a [Sender] are
+// A [Queue] is a handle for one kernel queue: [Open] and [Create] open it by key,
+// [Private] creates one without a key. Its direct calls, [Queue.Send] and
+// [Queue.Receive], take a context and wait. A [Receiver] and a [Sender] are
 // goroutines between the queue and a Go channel, for range and select:
 //
 //	q, err := chanmq.Create(key, 0o600)
@@ -13,63 +13,100 @@
 //	alarms := q.Receiver(ctx, chanmq.OfType(2))
 //	for {
 //		select {
-//		case m := <-orders.C():
+//		case m, ok := <-orders.C():
+//			if !ok {
+//				return orders.Err() // ctx has ended, or the queue was removed
+//			}
 //			...
-//		case m := <-alarms.C():
+//		case m, ok := <-alarms.C():
+//			if !ok {
+//				return alarms.Err()
+//			}
 //			...
 //		}
 //	}
 //
+// Receivers take messages from the kernel ahead of the program, and the handle keeps
+// what the program has not read. So a program ends with [Queue.Shutdown], which gives
+// everything time to be read or sent back, or with [Queue.Close], which does not wait.
+//
 // Messages are bytes with a type, a number greater than 0 that receivers select
-// by. [As] makes a view of a queue with values of another type, through one of
+// by. [As] returns a view of a queue with values of another type, through one of
 // the codecs of package codec: text, JSON, structs as C lays them out.
 //
 // # What is promised
 //
-//  1. A message that the kernel handed over is in exactly one place: your hands,
-//     C's buffer, the handle's hand-back slot, or back in the kernel queue. It is
-//     never dropped, and it never comes twice.
+//  1. A message that the kernel handed over is in exactly one place: the caller's
+//     hands, C's buffer, the handle's hand-back slot, or back in the kernel queue.
+//     It is never dropped, and never delivered twice.
+//
 //  2. Receive returns a message that it took even if its ctx ended meanwhile. On
 //     a ctx that has ended already it takes nothing.
+//
 //  3. When its ctx ends, a Receiver stops taking, hands back the message that it
-//     holds, and closes C; what is in C's buffer can still be read. Close also
-//     hands back what is in C's buffer. What was handed back is what the next
-//     receives on the handle get first, in the order in which it was taken: so
-//     order survives a cancel and a new subscription, also when the program does
-//     not wait for the Receiver's end in between.
-//  4. Closing a queue ends and joins everything, and sends what is left back to
-//     the kernel without waiting. What the kernel does not take, and what Senders
-//     had accepted and not sent, comes back in [*UndeliveredError].
+//     holds, and closes C; values in C's buffer can still be read. [Receiver.Close]
+//     hands those back as well. The next receives on the handle that select what
+//     was handed back get it first, in the order in which it was taken: so order
+//     survives a cancel and a new subscription, even if the program does not wait
+//     for the Receiver's end in between. What several Receivers with the same
+//     selector hand back is in the kernel's order; where selectors differ and
+//     overlap, it is in the order in which their goroutines got the messages. A
+//     goroutine that reads C while another one closes the Receiver may get a
+//     message that is newer than one that is handed back.
+//
+//     The slot is the handle's: it has no bound, no other handle or process sees
+//     what is in it, and it stays full while nobody receives from this handle. A
+//     program that cancels Receivers either receives what they hand back, or ends
+//     the handle with Shutdown or Close, which send it back to the kernel.
+//
+//  4. [Queue.Close] ends every Receiver and Sender, waits for them, and sends what
+//     is unread, in every C and in the slot, back to the kernel queue without
+//     waiting; it goes to the tail. What the kernel does not take, and what Senders
+//     had accepted and not sent, comes back in [*UndeliveredError]. Nothing is
+//     silent. [Queue.Shutdown] does the same, but first waits, until its ctx ends,
+//     for the program to read, for Senders to send, and for room in the queue.
+//
 //  5. C is closed exactly once, after Err can be read. There is no channel of
 //     errors that must be read. Close may be called from the goroutine that
 //     reads C, and from several at once.
-//  6. One receiver of a type sees its messages in the order in which the kernel
-//     queued them.
+//
+//  6. The only receiver of a type sees its messages in the order in which the
+//     kernel queued them.
+//
 //  7. Receivers, of all processes, compete for messages. A type that nobody
-//     reads fills the queue for everyone who sends.
-//  8. When a process is killed, at most what it had taken is lost: for each
-//     Receiver, C's buffer and one message. The buffer is 0 unless [WithBuffer]
-//     says otherwise, because the kernel queue is the buffer. Direct calls and
-//     [Queue.Messages] take nothing ahead.
-//  9. A message larger than the buffer makes the buffer grow; none is cut short.
-//     One that does not decode ends the Receiver with a [*DecodeError] that holds
-//     it, or goes to the function of [WithDecodeError].
-//  10. The removal of a queue ends every Receiver and every call that waits with
-//     [ErrRemoved], at once: it is close(ch) from another process. A Sender that
-//     has nothing to send finds out at its next message, which is then in Unsent.
-//     [WithReopen] looks for the queue again instead.
+//     receives fills the queue for everyone who sends.
+//
+//  8. The end of a process without Queue.Close or Queue.Shutdown (a return from
+//     main, log.Fatal, os.Exit, a panic, SIGKILL) loses what its handles hold: of
+//     each Receiver at most C's buffer and one message; what is in the slot, where
+//     the message of a Receiver that was cancelled is; and what Senders had
+//     accepted and not sent. C's buffer is 0 unless [WithBuffer] says otherwise,
+//     because the kernel queue is the buffer. Direct calls and [Queue.Messages] take
+//     nothing ahead.
+//
+//  9. A message larger than the receive buffer makes the buffer grow; none is
+//     truncated. One that does not decode ends the Receiver with a [*DecodeError]
+//     that holds it, or goes to the function of [WithDecodeError].
+//
+//  10. The removal of a queue ends every call, Receiver and Sender that waits for
+//     the kernel with [ErrRemoved], at once: this is how close(ch) looks from
+//     another process. Those that poll find out when they look next. A Receiver
+//     that holds a message which nobody reads finds out within about a second, and
+//     hands it back. A Sender that has nothing to send finds out at its next
+//     message, which is then in Unsent. [WithReopen] looks for the queue again
+//     instead.
 //
 // # What it costs
 //
 // A call that finds its message, or room, makes one system call. One that has to
 // wait polls for some 20 microseconds, if that has lately been worth it, and then
-// sleeps in the kernel, on a thread of its own, using no processor time; the end
+// blocks in the kernel, on a thread of its own, using no processor time; the end
 // of its ctx wakes it by a signal (SIGURG, which the Go runtime uses itself). At
-// most 128 calls of a handle sleep so ([WithMaxParked]); one goroutine polls for
-// the rest.
+// most 128 calls per handle block this way ([WithMaxParked]), and receives with the
+// same selector share one of these threads; one goroutine polls for the rest.
 //
 // On systems other than Linux the package compiles, and every call returns an
-// error that is errors.ErrUnsupported.
+// error matching errors.ErrUnsupported.
 package chanmq
 
 import (

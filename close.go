@@ -5,6 +5,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -34,7 +35,7 @@ func (q *Queue[T]) Close() error { return q.core().close(canceledContext) }
 //
 // No new Receivers and Senders can be started meanwhile; direct calls work until
 // all of that is done, and return [ErrClosed] then. If ctx ends first, the rest is
-// dealt with as Close does, and the error matches ctx.Err() if anything was not
+// dealt with as Close does, Err of what was cut short is ErrClosed, and the error matches ctx.Err() if anything was not
 // delivered: it is an [*UndeliveredError] with what neither the program nor the
 // queue has got, or an [*OpError] if the queue has got everything back.
 //
@@ -114,8 +115,12 @@ func (q *queue) close(ctx context.Context) error {
 		return nil
 	}
 	defer close(q.ended)
+	if w := inject.Handles.Load(); w != nil {
+		w.Closed(q)
+	}
 	close(q.closing)
 	q.joinSearch()
+	q.endWatch()
 	q.lot.Close()
 
 	left := UndeliveredError{Key: q.key, ID: q.msqid()}

@@ -117,17 +117,6 @@ const (
 	reopenMax = time.Second
 )
 
-// away is what is known of a queue that was removed.
-type away struct {
-	why    error         // why the last look-up failed; nil: it did not
-	pause  time.Duration // behind it
-	search *search       // under way; nil: none
-}
-
-// search is a look-up and the pause behind it, for all waits of the handle. It is
-// not singleflight's, since Close has to join it.
-type search struct{ done chan struct{} }
-
 // reopen waits until the queue with the id lost was found again, or op is pending
 // for another reason.
 func (q *queue) reopen(ctx context.Context, op wait.Operation, lost int) error {

@@ -20,7 +20,7 @@ var (
 	ErrRemoved = errors.New("the queue was removed")
 
 	// ErrTooLarge is the error of sending a message that is larger than
-	// msgmax, or than the queue's own size. It is not sent, nor cut short.
+	// msgmax, or than the queue's own size. It is neither sent nor truncated.
 	ErrTooLarge = errors.New("message too large")
 
 	// ErrInvalidType is the error of a message type, or of a selector's type,
@@ -28,7 +28,7 @@ var (
 	ErrInvalidType = errors.New("invalid message type")
 )
 
-// OpError is the error of a call that the kernel refused, that could not be made,
+// OpError is the error of a call that the kernel refused, that could not begin,
 // or that its ctx ended. errors.Is(err, fs.ErrPermission), fs.ErrExist and
 // fs.ErrNotExist work on it as they do for files, errors.Is(err,
 // context.Canceled) as for other calls with a ctx, and errors.Is(err,

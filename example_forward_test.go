@@ -10,7 +10,8 @@ import (
 	"github.com/chanmq/chanmq"
 )
 
-// The urgent messages of a queue are moved to another one, until ctx ends.
+// The messages of one queue that are too urgent for it are moved to another, until
+// ctx ends.
 func ExampleForward() {
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -68,12 +69,13 @@ func ExampleMerge() {
 	var queues []*chanmq.Queue[[]byte]
 	var receivers []*chanmq.Receiver[[]byte]
 	for _, city := range []string{"Bonn", "Kyiv", "Lima"} {
-		q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
+		q, err := chanmq.Private(0o600)
 		if err != nil {
 			fmt.Println(err)
 			return
 		}
 		defer q.Close()
+		defer q.Remove()
 		if err := q.Send(ctx, 1, []byte(city)); err != nil {
 			fmt.Println(err)
 			return

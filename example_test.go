@@ -7,13 +7,43 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/codec"
 )
 
-// Two programs agree on a file and a number, which make the key of their queue.
+// sendNewest sends a message, and drops the oldest ones of its type while the queue is
+// full. It reports false if the queue is full of messages of other types.
+func sendNewest(q *chanmq.Queue[[]byte], typ int64, v []byte) (sent bool, err error) {
+	for {
+		if sent, err := q.TrySend(typ, v); sent || err != nil {
+			return sent, err
+		}
+		if _, ok, err := q.TryReceive(chanmq.OfType(typ)); !ok || err != nil {
+			return false, err
+		}
+	}
+}
+
+// receiveOrder receives what a C program sends as struct { long mtype; int id; double
+// price; }.
+func receiveOrder(ctx context.Context, q *chanmq.Queue[[]byte]) error {
+	type Order struct { // the members after mtype
+		ID    int32
+		Price float64
+	}
+	orders := chanmq.As(q, codec.Struct[Order]())
+	m, err := orders.Receive(ctx, chanmq.Any()) // m.Value is an Order
+	if err != nil {
+		return err
+	}
+	fmt.Printf("order %d: %.2f\n", m.Value.ID, m.Value.Price)
+	return nil
+}
+
+// Two programs agree on a file and a number, from which both compute the key of their queue.
 func ExampleCreate() {
 	file, err := os.CreateTemp("", "example-") // a file of your own, such as /etc/myservice.conf
 	if err != nil {
@@ -27,7 +57,7 @@ func ExampleCreate() {
 		return
 	}
 
-	// One program makes the queue, or opens it if it is there.
+	// One program opens the queue, and creates it if it does not exist.
 	mine, err := chanmq.Create(key, 0o600, chanmq.WithRemoveOnClose())
 	if err != nil {
 		fmt.Println(err)
@@ -80,8 +110,87 @@ func ExampleQueue_Send() {
 	// Output: type 7: hello
 }
 
-// The end of a ctx ends a receive that waits; no goroutine and no thread stays
-// behind, and no message is taken by one that has ended.
+// A queue of measurements: when it is full, a new one replaces the oldest.
+func ExampleQueue_TrySend() {
+	const measurement = 1
+	q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer q.Close()
+	if err := q.Set(chanmq.Attr{MaxBytes: 3 * len("0 C")}); err != nil {
+		fmt.Println(err)
+		return
+	}
+
+	for _, text := range []string{"1 C", "2 C", "3 C", "4 C", "5 C"} {
+		if _, err := sendNewest(q, measurement, []byte(text)); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+	for m, err := range q.Browse() {
+		if err != nil {
+			fmt.Println(err)
+			return
+		}
+		fmt.Printf("%s\n", m.Value)
+	}
+	// Output:
+	// 3 C
+	// 4 C
+	// 5 C
+}
+
+// A program that ends well handles what its Receivers have taken: Shutdown waits until
+// C has been read, and the rest stays in the queue for the next start.
+func ExampleQueue_Shutdown() {
+	q, err := chanmq.Private(0o600)
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	other, err := chanmq.Attach(q.ID(), chanmq.WithRemoveOnClose())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer other.Close()
+	for _, text := range []string{"one", "two", "three"} {
+		if err := other.Send(context.Background(), 1, []byte(text)); err != nil {
+			fmt.Println(err)
+			return
+		}
+	}
+
+	r := q.Receiver(context.Background(), chanmq.Any())
+	handled := 0
+	var handling sync.WaitGroup
+	handling.Go(func() {
+		for range r.C() { // until Shutdown has closed it
+			handled++
+		}
+	})
+
+	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	defer cancel()
+	if err := q.Shutdown(ctx); err != nil {
+		fmt.Println(err) // such as an *UndeliveredError, which holds the messages
+		return
+	}
+	handling.Wait()
+	stat, err := other.Stat()
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	fmt.Println("handled or in the queue:", handled+stat.Messages)
+	// Output: handled or in the queue: 3
+}
+
+// The end of a ctx ends a receive that waits. No goroutine and no thread is left,
+// and a receive that has ended takes no message.
 func ExampleQueue_Receive_cancel() {
 	q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
 	if err != nil {
@@ -98,7 +207,7 @@ func ExampleQueue_Receive_cancel() {
 }
 
 // A loop over Messages takes each message when it asks for it, here the lowest
-// type first, and leaves the rest where it is.
+// type first, and leaves the rest in the queue.
 func ExampleQueue_Messages() {
 	ctx := context.Background()
 	q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
@@ -202,13 +311,18 @@ func ExampleQueue_Receiver_select() {
 	cancellations := q.Receiver(ctx, chanmq.OfType(cancellation))
 	for range 3 {
 		select {
-		case m := <-orders.C():
+		case m, ok := <-orders.C():
+			if !ok {
+				fmt.Println(orders.Err()) // ctx has ended, or the queue was removed
+				return
+			}
 			fmt.Printf("order: %s\n", m.Value)
-		case m := <-cancellations.C():
+		case m, ok := <-cancellations.C():
+			if !ok {
+				fmt.Println(cancellations.Err())
+				return
+			}
 			fmt.Printf("cancelled: %s\n", m.Value)
-		case <-ctx.Done():
-			fmt.Println(ctx.Err())
-			return
 		}
 	}
 	// Unordered output:
@@ -245,6 +359,30 @@ func ExampleAs() {
 	// Output: 2 lamp
 }
 
+// C programs send structs. Both sides of this example are in Go.
+func ExampleAs_struct() {
+	ctx := context.Background()
+	q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
+	if err != nil {
+		fmt.Println(err)
+		return
+	}
+	defer q.Close()
+
+	type members struct {
+		ID    int32
+		Price float64
+	}
+	if err := chanmq.As(q, codec.Struct[members]()).Send(ctx, 1, members{7, 4.5}); err != nil {
+		fmt.Println(err)
+		return
+	}
+	if err := receiveOrder(ctx, q); err != nil {
+		fmt.Println(err)
+	}
+	// Output: order 7: 4.50
+}
+
 // A message that does not decode goes to another queue, and the Receiver goes on.
 func ExampleWithDecodeError() {
 	type Order struct{ Item string }
@@ -276,7 +414,11 @@ func ExampleWithDecodeError() {
 		}))
 	defer r.Close()
 	for range 2 {
-		m := <-r.C()
+		m, ok := <-r.C()
+		if !ok {
+			fmt.Println(r.Err())
+			return
+		}
 		fmt.Println("order:", m.Value.Item)
 	}
 	m, err := deadLetters.Receive(ctx, chanmq.Any())

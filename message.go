@@ -16,11 +16,12 @@ type Message[T any] struct {
 }
 
 // Codec turns values into the text of messages and back. Package codec has
-// those that most programs need, and says what is asked of others.
+// those that most programs need, and says what is required of others. A codec may
+// decode different texts to identical values, with one limit, in [Receiver.Close].
 type Codec[T any] = codec.Codec[T]
 
 // Key names a queue for every process of an IPC namespace. Programs agree on a
-// number, or on a file and a project id from which [FTok] makes one.
+// number, or on a file and a project id from which [FTok] computes one.
 type Key int32
 
 // String returns the key as ipcs(1) prints it, such as "0x2a0100ff".
@@ -59,7 +60,7 @@ func UpTo(t int64) Selector { return Selector{upTo, t} }
 // Linux only).
 func Except(t int64) Selector { return Selector{except, t} }
 
-// String returns the call that makes the selector, such as "UpTo(3)".
+// String returns the call for the selector, such as "UpTo(3)".
 func (s Selector) String() string {
 	switch s.mode {
 	case ofType:

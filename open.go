@@ -6,11 +6,12 @@ import (
 	"slices"
 
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// FTok makes a key from an existing file and a project id, the same that
-// ftok(3) of the C library makes: the low 8 bits of proj and of the file's
+// FTok returns the key for an existing file and a project id, the same as
+// ftok(3) of the C library: the low 8 bits of proj and of the file's
 // device, and the low 16 bits of its inode. Different files may share a key,
 // and re-creating the file changes its key. The results 0 (IPC_PRIVATE) and
 // -1 (ftok's error) are refused.
@@ -73,9 +74,9 @@ func Create(key Key, perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 }
 
 // Private creates a queue without a key (IPC_PRIVATE), with exactly the
-// permissions perm. Other processes reach it by its [Queue.ID]: see [Attach]. As
+// permissions perm. Other processes reach it by its [Queue.ID]: see [Attach]. Like
 // every queue it outlives the process, and nobody finds it again without its id:
-// a program that wants it for itself alone gives [WithRemoveOnClose].
+// use [WithRemoveOnClose] for a queue of one program.
 func Private(perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	o := newOptions(opts)
 	o.validateNoWait()
@@ -86,7 +87,7 @@ func Private(perm fs.FileMode, opts ...Option) (*Queue[[]byte], error) {
 	})
 }
 
-// Attach opens a queue by its msqid, of which 0 is one. The error matches
+// Attach opens a queue by its msqid, which may be 0. The error matches
 // fs.ErrNotExist where there is none.
 func Attach(id int, opts ...Option) (*Queue[[]byte], error) {
 	o := newOptions(opts)
@@ -158,5 +159,8 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 		return nil, &OpError{Op: op, Key: key, ID: id, Err: err}
 	}
 	q.id.Store(int64(id))
+	if w := inject.Handles.Load(); w != nil {
+		w.Opened(q, int32(key), id)
+	}
 	return As(&Queue[[]byte]{shared: q}, codec.Bytes()), nil
 }

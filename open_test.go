@@ -79,14 +79,6 @@ func TestPrivateQueuesAreEachNew(t *testing.T) {
 	pass(t, attached, a)
 }
 
-// must is for calls that a test could not go on without.
-func must[T any](v T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return v
-}
-
 func TestOpeningErrors(t *testing.T) {
 	keyed, private := newKeyed(t), newQueue(t)
 	free := freeKey(t)
@@ -157,6 +149,19 @@ func TestOpeningErrors(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestNoRoomForAnotherQueue(t *testing.T) {
+	if !testkit.InNamespace(t) {
+		return
+	}
+	testkit.SetLimit(t, "msgmni", "2")
+	newQueue(t)
+	newQueue(t)
+	_, err := chanmq.Private(0o600)
+	wantError(t, "Private", err, syscall.ENOSPC, "chanmq: create", "2 exist", "msgmni is 2", "sysctl kernel.msgmni", "ipcs -q")
+	_, err = chanmq.Create(randomKey(), 0o600)
+	wantError(t, "Create", err, syscall.ENOSPC, "msgmni is 2")
 }
 
 // noContext is what a program has that forgot to set its ctx.
@@ -420,7 +425,7 @@ func TestAQueueOfSomebodyElse(t *testing.T) {
 	})
 }
 
-// The first queue of an IPC namespace has msqid 0.
+// TestAttachToMsqidZero: the first queue of an IPC namespace has msqid 0.
 func TestAttachToMsqidZero(t *testing.T) {
 	if !testkit.InNamespace(t) {
 		return
@@ -508,7 +513,8 @@ func TestWithOwnerRefusesPlantedQueues(t *testing.T) {
 	}
 }
 
-// Whom it does not allow WithOwner also keeps from making a queue.
+// TestWithOwnerLeavesNoNewQueueBehind: a process whose user is not allowed must not
+// create a queue either.
 func TestWithOwnerLeavesNoNewQueueBehind(t *testing.T) {
 	if !testkit.InNamespace(t) {
 		return

@@ -53,7 +53,7 @@ func (o *receive) Try() error {
 		case sysv.E2BIG:
 			o.msg.grow()
 		default:
-			return asRemoved(err)
+			return o.failed(err)
 		}
 	}
 }
@@ -68,9 +68,18 @@ func (o *receive) Block(t sysv.Thread) error {
 		case sysv.E2BIG:
 			o.msg.grow()
 		default:
-			return asRemoved(err)
+			return o.failed(err)
 		}
 	}
+}
+
+// failed turns the kernel's error into what is returned.
+func (o *receive) failed(err error) error {
+	err = asRemoved(err)
+	if err == sysv.EIDRM && !o.q.reopens(err) {
+		o.q.noteRemoved()
+	}
+	return err
 }
 
 func (o *receive) took(n int) {

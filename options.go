@@ -144,9 +144,9 @@ func WithPolling(min, max time.Duration) Option {
 // WithMaxParked sets how many calls on the handle may sleep in the kernel at
 // once, each of which takes an operating system thread. The default is 128.
 // Receives with the same selector share one of them, since only the first of them
-// needs to sleep in the kernel. The rest share one goroutine that polls, every
-// 15 ms at the least. Zero is polling alone. All handles of a process together
-// park at most 2,048.
+// needs to sleep in the kernel. The rest share one goroutine that polls, at least
+// every 15 ms if it has little to do. Zero is polling alone. All handles of a process
+// together park at most 2,048.
 func WithMaxParked(n int) Option {
 	return func(o *options) {
 		if n < 0 {
@@ -175,11 +175,11 @@ type receiverOptions struct {
 type senderOptions struct{ buffer int }
 
 // WithBuffer gives C room for n values. The default is 0: the kernel queue is
-// the buffer. What is in C is lost when the process ends without [Queue.Close],
-// and kept from other receivers of the queue meanwhile. A buffer makes a stream of
-// messages faster, since the pump and the program then switch less often: where
-// messages come one behind the other, a Receiver takes up to 64, as far as C has
-// room, before it delivers the first of them.
+// the buffer. What is in C is lost when the process ends without [Queue.Close] or
+// [Queue.Shutdown], and kept from other receivers of the queue meanwhile. A buffer
+// makes a stream of messages faster, since the pump and the program then switch less
+// often: where messages come one behind the other, a Receiver takes up to 64, as far
+// as C has room, before it delivers the first of them.
 func WithBuffer(n int) BufferOption { return BufferOption(n) }
 
 func (n BufferOption) applyReceiver(o *receiverOptions) { o.buffer = int(n) }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
@@ -32,7 +33,8 @@ type queue struct {
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 
-	pumps pumps
+	removal removal
+	pumps   pumps
 }
 
 func newQueue(key Key, o options, get func() (int, error)) *queue {
@@ -44,6 +46,7 @@ func newQueue(key Key, o options, get func() (int, error)) *queue {
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
 	}
+	q.removal.gone = make(chan struct{})
 	q.lot = wait.NewLot(wait.Config{
 		Spin:      o.spin,
 		Polling:   o.polling,
@@ -57,6 +60,17 @@ func newQueue(key Key, o options, get func() (int, error)) *queue {
 	})
 	return q
 }
+
+// away is what is known of a queue that was removed.
+type away struct {
+	why    error         // why the last look-up failed; nil: it did not
+	pause  time.Duration // behind it
+	search *search       // under way; nil: none
+}
+
+// search is a look-up and the pause behind it, for all waits of the handle. It is
+// not singleflight's, since Close has to join it.
+type search struct{ done chan struct{} }
 
 // unopened is the core of the zero Queue: a handle that is closed.
 var unopened = sync.OnceValue(func() *queue {

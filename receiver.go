@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
 
@@ -16,9 +17,15 @@ import (
 //
 // It ends when its ctx ends, when Close or Drain is called, when the queue is
 // removed, when a message does not decode, and when the handle is closed. Then
-// C is closed, and Err says why. What was taken and not read is never dropped:
-// see [Receiver.Close]. But the handle has it, so the program must end with
-// [Queue.Close] or [Queue.Shutdown], or it is gone with the process.
+// C is closed, and Err says why. The message that it held goes to the handle's
+// hand-back slot; values in C's buffer can still be read, and [Receiver.Close]
+// moves those to the slot, too.
+//
+// The next receive on the handle that selects a message in the slot gets it, before
+// anything newer. Nobody else does: the slot is part of the handle, has no bound,
+// and keeps what it has for as long as nobody receives it. [Queue.Close] and
+// [Queue.Shutdown] send that back to the kernel queue. A process that ends without
+// either loses it, also if all its Receivers were cancelled before.
 type Receiver[T any] struct {
 	pump
 	q             *Queue[T]
@@ -134,7 +141,10 @@ func (r *Receiver[T]) Drain(ctx context.Context) error {
 // what it had taken and the program has not read, the values in C's buffer too.
 // The next receives on the handle get them, in the order taken, before newer
 // messages. C is closed and empty afterwards. While another goroutine reads C,
-// that may still get a value that was taken behind one that is handed back.
+// that may still get a value that was taken after one that is handed back. Close
+// recognizes what that goroutine has read by the value itself; so only there, if
+// the codec decodes different texts to identical values, a message may be handed
+// back with the text of another one of the same type and value.
 //
 // Close may be called from any goroutine, C's reader too, and any number of times;
 // it always returns nil. It must not be called from a WithDecodeError function, nor
@@ -147,10 +157,7 @@ func (r *Receiver[T]) Close() error {
 
 func (r *Receiver[T]) receives() bool { return true }
 
-func (r *Receiver[T]) drain() {
-	r.note(asked)
-	r.stopTaking()
-}
+func (r *Receiver[T]) drain() { r.stopTaking() }
 
 func (r *Receiver[T]) stop(reason stopReason) {
 	r.pump.stop(reason)
@@ -177,11 +184,12 @@ func (r *Receiver[T]) receiveAll() error {
 	defer r.from.waiter.Release()
 	for {
 		undecoded, err := r.take()
-		if !r.deliver() {
+		if _, ended := err.(*canceled); ended && r.running.Err() == nil && r.ctx.Err() == nil {
+			return nil // drained
+		}
+		if stopped := r.deliver(); stopped != nil {
 			r.handBackHeld()
-			if err == nil {
-				err = &canceled{}
-			}
+			err = stopped
 		}
 		switch {
 		case undecoded == nil:
@@ -273,9 +281,9 @@ func (r *Receiver[T]) hold() *DecodeError {
 // slot is what is kept of the value with the number.
 func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint64(len(r.ring))] }
 
-// deliver sends what is held to C. It reports false if the Receiver had to stop
-// before it was through.
-func (r *Receiver[T]) deliver() bool {
+// deliver sends what is held to C. It returns why the Receiver had to stop before it
+// was through.
+func (r *Receiver[T]) deliver() error {
 	delivered := 0
 	r.collecting.Lock()
 	defer r.collecting.Unlock()
@@ -285,7 +293,7 @@ func (r *Receiver[T]) deliver() bool {
 	}()
 	for _, m := range r.held {
 		if r.recalled {
-			return false
+			return &canceled{}
 		}
 		if cap(r.c) > 0 {
 			r.slot(r.sent).value = m.Value
@@ -293,10 +301,8 @@ func (r *Receiver[T]) deliver() bool {
 		select {
 		case r.c <- m:
 		default:
-			select {
-			case r.c <- m:
-			case <-r.running.Done():
-				return false
+			if err := r.awaitReader(m); err != nil {
+				return err
 			}
 		}
 		delivered++
@@ -308,7 +314,21 @@ func (r *Receiver[T]) deliver() bool {
 		// after a system call that most likely finds no other.
 		runtime.Gosched()
 	}
-	return true
+	return nil
+}
+
+// awaitReader sends m to C when there is a reader, or returns why it could not.
+func (r *Receiver[T]) awaitReader(m Message[T]) error {
+	r.core.beginRead()
+	defer r.core.endRead()
+	select {
+	case r.c <- m:
+		return nil
+	case <-r.running.Done():
+		return &canceled{}
+	case <-r.core.removal.gone:
+		return sysv.EIDRM
+	}
 }
 
 // handBackHeld hands back what could not be delivered, or not be decoded because

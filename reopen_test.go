@@ -21,7 +21,7 @@ import (
 )
 
 func init() {
-	// create KEY makes the queue and prints its msqid.
+	// create KEY creates the queue and prints its msqid.
 	roles["create"] = func(args []string) error {
 		key, err := strconv.ParseInt(args[0], 10, 32)
 		if err != nil {
@@ -36,13 +36,13 @@ func init() {
 	}
 }
 
-// removeElsewhere removes the queue by another process.
+// removeElsewhere removes the queue from another process.
 func removeElsewhere(t testing.TB, id int) {
 	t.Helper()
 	testkit.Wait(t, testkit.Start(t, "remove", strconv.Itoa(id)))
 }
 
-// createElsewhere makes a queue by another process, and returns a handle.
+// createElsewhere creates a queue from another process, and returns a handle.
 func createElsewhere(t testing.TB, key chanmq.Key) *chanmq.Queue[[]byte] {
 	t.Helper()
 	cmd := testkit.Process(t, "create", strconv.Itoa(int(key)))
@@ -59,7 +59,7 @@ func createElsewhere(t testing.TB, key chanmq.Key) *chanmq.Queue[[]byte] {
 	return attach(t, id)
 }
 
-// openReopening makes a queue, and returns a handle of Open for it.
+// openReopening creates a queue, and returns a handle that Open opened WithReopen.
 func openReopening(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
 	made := newKeyed(t)
@@ -116,7 +116,7 @@ type waitResult struct {
 	err  error
 }
 
-// startWait begins one of waits, and returns when it sleeps, or polls. A call
+// startWait starts one of waits, and returns when it sleeps, or polls. A call
 // that sends finds the queue full.
 func startWait(t testing.TB, ctx context.Context, q *chanmq.Queue[[]byte], i int, polls bool) <-chan waitResult {
 	t.Helper()
@@ -182,7 +182,7 @@ func TestReopenFindsTheNewQueue(t *testing.T) {
 	}
 }
 
-// A handle of Create repeats Create.
+// TestReopenMakesTheQueueAgain: a handle that Create returned repeats Create.
 func TestReopenMakesTheQueueAgain(t *testing.T) {
 	for i, w := range waits {
 		t.Run(w.name, func(t *testing.T) {
@@ -272,7 +272,7 @@ func TestReopenNotAfterOnesOwnRemove(t *testing.T) {
 	}
 }
 
-// A Remove that was refused is none.
+// TestReopenAfterARefusedRemove: a Remove that was refused does not count.
 func TestReopenAfterARefusedRemove(t *testing.T) {
 	made := newKeyed(t)
 	if err := made.Set(chanmq.Attr{Perm: 0o666}); err != nil {
@@ -300,7 +300,8 @@ func TestReopenKeepsWhatTheHandleHolds(t *testing.T) {
 	wantNone(t, q)
 }
 
-// hold makes the handle hold the numbers from to to-1, as after a Receiver's end.
+// hold leaves the numbers from to to-1 in the handle's slot, as a Receiver does that
+// was closed.
 func hold(t testing.TB, q *chanmq.Queue[[]byte], from, to int) {
 	t.Helper()
 	sendNumbers(t, q, 1, from, to)
@@ -378,7 +379,7 @@ func TestCtxEndsWhileTheQueueIsAway(t *testing.T) {
 	}
 }
 
-// A program stops what it has started also while there is no queue.
+// TestPumpsCloseWhileTheQueueIsAway: Close and Drain work while there is no queue.
 func TestPumpsCloseWhileTheQueueIsAway(t *testing.T) {
 	q := openReopening(t)
 	r := q.Receiver(ctxWithin(t), chanmq.Any())
@@ -467,7 +468,7 @@ func TestReopenOfManyWaits(t *testing.T) {
 	}
 }
 
-// While the queue is away, waits look for it with pauses.
+// TestReopenIsNoBusyLoop: between two lookups of the key, waits pause.
 func TestReopenIsNoBusyLoop(t *testing.T) {
 	q := openReopening(t)
 	removeElsewhere(t, q.ID())

@@ -10,28 +10,8 @@ import (
 	"testing"
 
 	"github.com/chanmq/chanmq"
-	"github.com/chanmq/chanmq/codec"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
-
-func message(n int) chanmq.Message[[]byte] {
-	return chanmq.Message[[]byte]{Type: 1, Value: number(n)}
-}
-
-// fill makes the queue too full for another large message, with messages of type 9.
-func fill(t testing.TB, q *chanmq.Queue[[]byte]) (messages int) {
-	t.Helper()
-	for {
-		sent, err := q.TrySend(9, make([]byte, 1024))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !sent {
-			return messages
-		}
-		messages++
-	}
-}
 
 func wantUnsent(t testing.TB, s *chanmq.Sender[[]byte], from, to int) {
 	t.Helper()
@@ -230,35 +210,6 @@ func TestSenderEndsAtWhatCannotBeSent(t *testing.T) {
 			wantUnsent(t, s, 1, 4)
 			wantNumbers(t, q, chanmq.Any(), 0, 1)
 		})
-	}
-}
-
-func TestQueueCloseReportsUnsent(t *testing.T) {
-	type record struct{ F func() } // encoding/json has no form for it
-	q := newQueue(t)
-	fill(t, q)
-	s := q.Sender(ctxWithin(t), chanmq.WithBuffer(2))
-	for n := range 3 {
-		s.C() <- chanmq.Message[[]byte]{Type: 1, Value: append(number(n), make([]byte, 2000)...)}
-	}
-	unencodable := chanmq.As(q, codec.JSON[record]()).Sender(ctxWithin(t))
-	unencodable.C() <- chanmq.Message[record]{Type: 5}
-	<-unencodable.Done()
-	err := q.Close()
-	var left *chanmq.UndeliveredError
-	if !errors.As(err, &left) {
-		t.Fatalf("Close: %v", err)
-	}
-	if len(left.Messages) != 3 || len(left.Unencoded) != 1 || left.Unencoded[0].Type != 5 {
-		t.Errorf("%d messages and %v", len(left.Messages), left.Unencoded)
-	}
-	for i, m := range left.Messages {
-		if numberOf(m.Value) != i {
-			t.Errorf("message %d is number %d", i, numberOf(m.Value))
-		}
-	}
-	if !errors.Is(s.Err(), chanmq.ErrClosed) {
-		t.Errorf("Err: %v", s.Err())
 	}
 }
 

@@ -94,8 +94,8 @@ func (q *queue) stat() (sysv.Stat, error) {
 }
 
 // Set changes the queue's permissions, owner or size (IPC_SET), for everyone.
-// Only the owner, the creator and root may. A MaxBytes over msgmnb takes
-// CAP_SYS_RESOURCE. After Close it fails with [ErrClosed].
+// Only the owner, the creator and root may, whatever the permissions. A MaxBytes over
+// msgmnb takes CAP_SYS_RESOURCE. After Close it fails with [ErrClosed].
 func (q *Queue[T]) Set(a Attr) error {
 	if err := q.core().set(a); err != nil {
 		return q.core().opError("set", err, 0)
@@ -112,10 +112,12 @@ func (q *queue) set(a Attr) error {
 	case a.MaxBytes < 0:
 		return cause([]error{fs.ErrInvalid}, "MaxBytes %d: the size is negative", a.MaxBytes)
 	}
-	stat, err := q.stat()
-	if err == sysv.EACCES {
-		return cause([]error{err}, "IPC_SET sets everything at once, so Set has to read the rest first, which takes read permission%s", q.subject().ownership())
+	if q.closed.Load() {
+		return ErrClosed
 	}
+	// IPC_SET sets all of it, so the rest has to be known, which an owner without
+	// read permission learns from the list of queues.
+	stat, err := q.subject().statAny()
 	if err != nil {
 		return err
 	}

@@ -21,8 +21,8 @@ import (
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
-// since reports whether a time that the kernel told is not before another and
-// not in the future. It tells whole seconds, of a clock that is up to a tick
+// since reports whether a time that the kernel returned is not before start and not
+// in the future. The kernel counts whole seconds, of a clock that is up to a tick
 // behind.
 func since(start, at time.Time) bool {
 	return !at.Before(start.Add(-time.Second).Truncate(time.Second)) && !at.After(time.Now())
@@ -38,7 +38,7 @@ func TestStat(t *testing.T) {
 	}
 	start := time.Now()
 	q := newKeyed(t)
-	// check compares the queue with want, and returns the times it tells.
+	// check compares the queue with want, and returns what Stat returned.
 	check := func(when string, want chanmq.Stat) chanmq.Stat {
 		t.Helper()
 		got, err := q.Stat()
@@ -304,4 +304,33 @@ func sysctl(t testing.TB, name string) int {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// TestSetWithoutReadPermission: what Set takes is ownership, and its errors advise
+// nothing else.
+func TestSetWithoutReadPermission(t *testing.T) {
+	q := newQueue(t)
+	asNobody(t, func() {
+		mine, err := chanmq.Private(0o200) // its owner may not read it
+		if err != nil {
+			t.Fatal(err)
+		}
+		adopt(t, mine)
+		if err := mine.Set(chanmq.Attr{MaxBytes: 1000}); err != nil {
+			t.Errorf("Set by the owner: %v", err)
+		}
+		if stat := statOf(t, mine.ID()); stat.MaxBytes != 1000 || stat.Perm != 0o200 {
+			t.Errorf("after Set: %+v", stat)
+		}
+		other, err := chanmq.Attach(q.ID())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer other.Close()
+		err = other.Set(chanmq.Attr{MaxBytes: 1000})
+		wantError(t, "Set by somebody else", err, fs.ErrPermission, "only the queue's owner")
+		if strings.Contains(err.Error(), "read (to receive)") {
+			t.Errorf("%v: read permission would not help", err)
+		}
+	})
 }

@@ -11,7 +11,8 @@ import (
 	"github.com/chanmq/chanmq"
 )
 
-// The package compiles everywhere, so that a program may decide when it runs.
+// TestEveryCallIsUnsupported: the package compiles on every system, so that a program
+// can decide at run time.
 func TestEveryCallIsUnsupported(t *testing.T) {
 	for name, call := range map[string]func() error{
 		"Open":       func() error { _, err := chanmq.Open(1); return err },

@@ -1,8 +1,8 @@
 // Package chanmqtest is for the tests of programs that use chanmq.
 //
-// [New] makes a queue of the test's own on the real kernel, and fails the test
-// when it leaves messages or goroutines behind. [Simulated] makes a kernel that
-// exists in memory, for tests that need faults, other users, the clock of
+// [New] creates a private queue on the real kernel, and fails the test if it
+// leaves messages, handles or goroutines behind. [Simulated] creates a kernel in
+// memory, for tests that need faults, other users, the clock of
 // [testing/synctest], or an operating system without System V queues.
 package chanmqtest
 
@@ -19,18 +19,24 @@ import (
 	"github.com/chanmq/chanmq"
 )
 
-// New makes a private queue for one test. When the test ends, it is closed and
-// removed, and the test fails if something was left:
+// New creates a private queue for one test. When the test ends, the queue is
+// closed and removed, and the test fails if something is left:
 //
-//   - messages that stand in the queue, or that its Close could not give back
-//     to it ([chanmq.UndeliveredError]): the program under test did not receive
-//     all of what it should have. See [AllowLeftover].
-//   - goroutines that the test started, directly or through other goroutines
-//     that still run, and that are inside package chanmq after Close: a handle
-//     that was opened beside this one and not closed, or a call on such a handle
-//     that waits. They get some seconds to end. Handles that are closed by
-//     t.Cleanup must be opened after the call of New, so that they are closed
-//     before it looks.
+//   - messages in the queue, or messages that its Close could not send back to
+//     it ([chanmq.UndeliveredError]): the program under test did not receive
+//     everything that it should have. See [AllowLeftover].
+//   - handles that the test opened after the call of New and that are not closed,
+//     whatever their queue. The test's failure shows the calls that opened them.
+//   - goroutines that the test started after the call of New and that are still
+//     inside package chanmq: the Receivers and Senders of handles that are not
+//     closed, and calls that wait.
+//
+// They get a few seconds to close and to end. A goroutine belongs to the test that
+// started it, directly or through other goroutines that still run, so tests that
+// run in parallel are not blamed for each other; a subtest that calls New itself
+// is a test of its own. Handles that are closed by t.Cleanup must be opened after
+// the call of New, so that they are closed before the check. Handles that several
+// tests share must be opened before those tests call New, for example in TestMain.
 //
 // Where the operating system has no System V queues the test is skipped;
 // [Simulated] works there too. A test binary that is killed cannot remove its
@@ -40,11 +46,11 @@ func New(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	return newQueue(t, opts)
 }
 
-// newQueue is New. look are the options of the handle that looks for messages
+// newQueue is New. inspect are the options of the handle that checks for messages
 // that are left.
-func newQueue(t testing.TB, opts []chanmq.Option, look ...chanmq.Option) *chanmq.Queue[[]byte] {
+func newQueue(t testing.TB, opts []chanmq.Option, inspect ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
-	watchGoroutines(t)
+	watchTest(t)
 	q, err := chanmq.Private(0o600, opts...)
 	if errors.Is(err, errors.ErrUnsupported) {
 		t.Skipf("chanmqtest: %v; chanmqtest.Simulated needs no kernel", err)
@@ -54,25 +60,25 @@ func newQueue(t testing.TB, opts []chanmq.Option, look ...chanmq.Option) *chanmq
 	}
 	t.Cleanup(func() {
 		t.Helper()
-		finish(t, q, look)
+		finish(t, q, inspect)
 	})
 	return q
 }
 
-// allowed holds the queues that AllowLeftover was called for, as keys.
+// allowed has the queues that AllowLeftover was called for as its keys.
 var allowed sync.Map
 
-// AllowLeftover says that messages may be left in a queue of [New] when its
-// test ends: they are removed with it.
+// AllowLeftover allows messages to be left in a queue of [New] when its test ends.
+// They are removed with the queue.
 func AllowLeftover(q *chanmq.Queue[[]byte]) { allowed.Store(q, true) }
 
-// finish closes and removes the queue, and reports what was left.
-func finish(t testing.TB, q *chanmq.Queue[[]byte], look []chanmq.Option) {
+// finish closes and removes the queue, and reports the messages that were left.
+func finish(t testing.TB, q *chanmq.Queue[[]byte], inspect []chanmq.Option) {
 	t.Helper()
 	id := q.ID()
-	other, err := chanmq.Attach(id, look...) // since q tells nothing after Close
+	other, err := chanmq.Attach(id, inspect...) // since q cannot be used after Close
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		t.Errorf("chanmqtest: looking for messages that are left: %v", err)
+		t.Errorf("chanmqtest: checking for messages that are left: %v", err)
 	}
 	before := make(leftover)
 	if other != nil {
@@ -95,10 +101,10 @@ func finish(t testing.TB, q *chanmq.Queue[[]byte], look []chanmq.Option) {
 	if other != nil {
 		err := left.take(other)
 		if errors.Is(err, chanmq.ErrRemoved) {
-			// By Close itself (WithRemoveOnClose), with what stood in it.
+			// By Close itself (WithRemoveOnClose), with the messages in it.
 			left.add(before)
 		} else if err != nil {
-			t.Errorf("chanmqtest: looking for messages that are left: %v", err)
+			t.Errorf("chanmqtest: checking for messages that are left: %v", err)
 		}
 		if err := other.Remove(); err != nil && !errors.Is(err, chanmq.ErrRemoved) {
 			t.Errorf("chanmqtest: %v", err)
@@ -113,8 +119,8 @@ func finish(t testing.TB, q *chanmq.Queue[[]byte], look []chanmq.Option) {
 // leftover counts messages by type.
 type leftover map[int64]int
 
-// browse counts what stands in a queue without taking it. Where that cannot be
-// had, nothing is counted.
+// browse counts the messages in a queue without taking them. Where the kernel
+// cannot do that, nothing is counted.
 func (l leftover) browse(q *chanmq.Queue[[]byte]) {
 	for m, err := range q.Browse() {
 		if err == nil {
@@ -123,7 +129,7 @@ func (l leftover) browse(q *chanmq.Queue[[]byte]) {
 	}
 }
 
-// take takes and counts what stands in a queue, and not more than that, since
+// take takes and counts the messages that are in a queue now, and no more, since
 // somebody may still be sending.
 func (l leftover) take(q *chanmq.Queue[[]byte]) error {
 	stat, err := q.Stat()

@@ -4,7 +4,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
+	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -13,41 +16,46 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/chanmqtest"
+	"github.com/chanmq/chanmq/codec"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m, nil)) }
 
-// fake is a test inside a test: what it would say, and whether it would fail.
+// fake is a test inside a test. It records its failures instead of reporting them.
 type fake struct {
-	testing.TB // for the rest
+	testing.TB // for the other methods
 	cleanups   []func()
 	said       []string
 	skipped    bool
 }
 
 // run runs a test to its end, with its cleanups, in a goroutine of its own as
-// package testing does. It returns what it said, "" if it passed.
+// package testing does. It returns the text of its failures, "" if it passed.
 func run(t *testing.T, test func(testing.TB)) string {
 	t.Helper()
 	f := &fake{TB: t}
 	var wg sync.WaitGroup
-	wg.Go(func() {
-		defer func() {
-			for len(f.cleanups) > 0 {
-				last := f.cleanups[len(f.cleanups)-1]
-				f.cleanups = f.cleanups[:len(f.cleanups)-1]
-				last()
-			}
-		}()
-		test(f)
-	})
+	wg.Go(func() { f.run(test) })
 	wg.Wait()
 	if f.skipped {
-		t.Skip(strings.Join(f.said, "\n"))
+		t.Skip(f.report())
 	}
-	return strings.Join(f.said, "\n")
+	return f.report()
 }
+
+func (f *fake) run(test func(testing.TB)) {
+	defer func() {
+		for len(f.cleanups) > 0 {
+			last := f.cleanups[len(f.cleanups)-1]
+			f.cleanups = f.cleanups[:len(f.cleanups)-1]
+			last()
+		}
+	}()
+	test(f)
+}
+
+func (f *fake) report() string { return strings.Join(f.said, "\n") }
 
 func (f *fake) Helper()          {}
 func (f *fake) Cleanup(c func()) { f.cleanups = append(f.cleanups, c) }
@@ -57,13 +65,19 @@ func (f *fake) Errorf(format string, args ...any) {
 func (f *fake) Skipf(format string, args ...any) {
 	f.Errorf(format, args...)
 	f.skipped = true
-	panic(f) // nothing of this test can go on
+	runtime.Goexit() // as SkipNow of package testing does
 }
 
 type newQueue func(testing.TB, ...chanmq.Option) *chanmq.Queue[[]byte]
 
-// onBothKernels runs a test with queues of New and of Kernel.New.
-func onBothKernels(t *testing.T, test func(*testing.T, newQueue)) {
+// kernel is what a test on either kernel uses.
+type kernel struct {
+	newQueue newQueue        // New or Kernel.New
+	options  []chanmq.Option // open other queues on it
+}
+
+// onBothKernels runs a test on the real and on a simulated kernel.
+func onBothKernels(t *testing.T, test func(*testing.T, kernel)) {
 	t.Run("real", func(t *testing.T) {
 		t.Parallel()
 		q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
@@ -72,11 +86,12 @@ func onBothKernels(t *testing.T, test func(*testing.T, newQueue)) {
 		}
 		must(t, err)
 		must(t, q.Close())
-		test(t, chanmqtest.New)
+		test(t, kernel{newQueue: chanmqtest.New})
 	})
 	t.Run("simulated", func(t *testing.T) {
 		t.Parallel()
-		test(t, chanmqtest.Simulated(t).New)
+		k := chanmqtest.Simulated(t)
+		test(t, kernel{k.New, []chanmq.Option{k.Option()}})
 	})
 }
 
@@ -159,8 +174,8 @@ func TestLeftover(t *testing.T) {
 		}, "1 message: 1 of type 2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			onBothKernels(t, func(t *testing.T, newQueue newQueue) {
-				said := run(t, func(t testing.TB) { c.test(t, newQueue) })
+			onBothKernels(t, func(t *testing.T, k kernel) {
+				said := run(t, func(t testing.TB) { c.test(t, k.newQueue) })
 				if c.says == "" && said != "" || !strings.Contains(said, c.says) {
 					t.Errorf("the test said %q, want %q", said, c.says)
 				}
@@ -170,9 +185,9 @@ func TestLeftover(t *testing.T) {
 }
 
 func TestTheQueueIsRemoved(t *testing.T) {
-	onBothKernels(t, func(t *testing.T, newQueue newQueue) {
+	onBothKernels(t, func(t *testing.T, k kernel) {
 		var q *chanmq.Queue[[]byte]
-		if said := run(t, func(t testing.TB) { q = newQueue(t) }); said != "" {
+		if said := run(t, func(t testing.TB) { q = k.newQueue(t) }); said != "" {
 			t.Error(said)
 		}
 		if _, err := q.Stat(); !errors.Is(err, chanmq.ErrClosed) && !errors.Is(err, chanmq.ErrRemoved) {
@@ -181,7 +196,7 @@ func TestTheQueueIsRemoved(t *testing.T) {
 	})
 }
 
-// The kernel has ways of its own to be asked, as far as List goes.
+// List asks the real kernel.
 func TestNewLeavesNoQueue(t *testing.T) {
 	var id int
 	run(t, func(t testing.TB) {
@@ -198,7 +213,8 @@ func TestNewLeavesNoQueue(t *testing.T) {
 	}
 }
 
-// leak is a test that leaves goroutines in another handle, which stop ends.
+// leak returns a test that leaves goroutines in another handle, and stop, which ends
+// them.
 func leak(leave func(ctx context.Context, q *chanmq.Queue[[]byte])) (test func(testing.TB, *chanmqtest.Kernel), stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var q *chanmq.Queue[[]byte]
@@ -233,7 +249,7 @@ func TestGoroutinesLeft(t *testing.T) {
 		}, "Receive"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			synctest.Test(t, func(t *testing.T) { // where patience costs no time
+			synctest.Test(t, func(t *testing.T) { // where waiting costs no time
 				test, stop := leak(c.leave)
 				defer stop()
 				k := chanmqtest.Simulated(t)
@@ -269,11 +285,11 @@ func TestGoroutinesThatAreNotTheTests(t *testing.T) {
 }
 
 func TestGoroutinesOfSeveralQueues(t *testing.T) {
-	onBothKernels(t, func(t *testing.T, newQueue newQueue) {
+	onBothKernels(t, func(t *testing.T, k kernel) {
 		said := run(t, func(t testing.TB) {
 			for range 3 {
 				// The Receivers of the first live while the last is closed.
-				newQueue(t).Receiver(context.Background(), chanmq.Any())
+				k.newQueue(t).Receiver(context.Background(), chanmq.Any())
 			}
 		})
 		if said != "" {
@@ -282,7 +298,169 @@ func TestGoroutinesOfSeveralQueues(t *testing.T) {
 	})
 }
 
-// open opens a queue of a key by a process of a user.
+// beside opens a handle of a new queue, which is removed with it, for a test that
+// may leave it open. It is closed when the outer test ends.
+func (k kernel) beside(outer testing.TB) *chanmq.Queue[[]byte] {
+	outer.Helper()
+	opts := append(slices.Clip(k.options), chanmq.WithExclusive(), chanmq.WithRemoveOnClose())
+	q, err := chanmq.Create(chanmq.Key(1+rand.N[int32](1<<30)), 0o600, opts...)
+	must(outer, err)
+	outer.Cleanup(func() { must(outer, q.Close()) })
+	return q
+}
+
+func TestHandlesLeft(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		// test opens handles by open.
+		test  func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte])
+		fails bool
+	}{
+		{"idle", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			open()
+		}, true},
+		{"after a call", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			_, _, err := open().TryReceive(chanmq.Any())
+			must(t, err)
+		}, true},
+		{"of a queue that the test removed", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			must(t, open().Remove())
+		}, true},
+		{"closed", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			must(t, open().Close())
+		}, false},
+		{"shut down through a view", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			must(t, chanmq.As(open(), codec.String()).Shutdown(t.Context()))
+		}, false},
+		{"one of two", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			closed := open()
+			open()
+			must(t, closed.Close())
+		}, true},
+		{"closed by Cleanup", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			q := open()
+			t.Cleanup(func() { must(t, q.Close()) })
+		}, false},
+		{"closed by Cleanup between two queues", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			q := open()
+			t.Cleanup(func() { must(t, q.Close()) })
+			k.newQueue(t)
+		}, false},
+		{"opened before New, closed by Cleanup", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			q := open()
+			t.Cleanup(func() { must(t, q.Close()) })
+			k.newQueue(t)
+		}, false},
+		{"of a fake test in the test's goroutine", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			f := &fake{TB: t}
+			f.run(func(inner testing.TB) {
+				k.newQueue(inner)
+				open()
+			})
+			if !strings.Contains(f.report(), "handles not closed, 1:") {
+				t.Errorf("the fake test said %q", f.report())
+			}
+		}, false},
+		{"opened by a goroutine", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			var wg sync.WaitGroup
+			wg.Go(func() { open() })
+			wg.Wait()
+		}, true},
+		{"opened by a goroutine's goroutine", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				var inner sync.WaitGroup
+				inner.Go(func() { open() })
+				inner.Wait()
+			})
+			wg.Wait()
+		}, true},
+		{"closed by a goroutine after the test", func(t testing.TB, k kernel, open func() *chanmq.Queue[[]byte]) {
+			k.newQueue(t)
+			go func() {
+				q := open()
+				time.Sleep(time.Second)
+				_ = q.Close()
+			}()
+			synctest.Wait()
+		}, false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			onBothKernels(t, func(t *testing.T, k kernel) {
+				synctest.Test(t, func(t *testing.T) { // where waiting costs no time
+					var last *chanmq.Queue[[]byte]
+					said := run(t, func(inner testing.TB) {
+						c.test(inner, k, func() *chanmq.Queue[[]byte] {
+							last = k.beside(t)
+							return last
+						})
+					})
+					if !c.fails {
+						if said != "" {
+							t.Errorf("the test said %q", said)
+						}
+						return
+					}
+					for _, want := range []string{
+						"handles not closed, 1:",
+						fmt.Sprintf("msqid %d, key %v, opened by", last.ID(), last.Key()),
+						"chanmqtest_test.kernel.beside\n", "chanmqtest_test.go:",
+					} {
+						if !strings.Contains(said, want) {
+							t.Errorf("the test said %q, want %q", said, want)
+						}
+					}
+				})
+			})
+		})
+	}
+}
+
+func TestHandlesThatAreNotTheTests(t *testing.T) {
+	onBothKernels(t, func(t *testing.T, k kernel) {
+		synctest.Test(t, func(t *testing.T) {
+			k.newQueue(t)
+			opened, ended := make(chan struct{}), make(chan struct{})
+			var parallel string
+			var wg sync.WaitGroup
+			wg.Go(func() {
+				parallel = run(t, func(inner testing.TB) {
+					k.newQueue(inner)
+					k.beside(t)
+					close(opened)
+					<-ended
+				})
+			})
+			said := run(t, func(inner testing.TB) {
+				k.newQueue(inner)
+				<-opened
+				k.newQueue(t) // closed when the outer test ends
+			})
+			close(ended)
+			wg.Wait()
+			if said != "" {
+				t.Errorf("the test that left nothing said %q", said)
+			}
+			if !strings.Contains(parallel, "handles not closed, 1:") {
+				t.Errorf("the test that left a handle said %q", parallel)
+			}
+		})
+	})
+}
+
+// open opens a queue of a key by a process of a user, and closes it when the test
+// ends.
 func open(t testing.TB, key chanmq.Key, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
 	q, err := chanmq.Create(key, 0o600, opts...)
@@ -307,9 +485,36 @@ func TestSimulatedProcesses(t *testing.T) {
 	if _, err := chanmq.Open(key, chanmqtest.Simulated(t).Option()); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the queue of another kernel: %v", err)
 	}
-	// The process of Option belongs to whom WithOwner expects.
+	// The process of Option belongs to the user who runs the test.
 	if uid := os.Geteuid(); uid >= 0 {
 		open(t, key+1, k.Option(), chanmq.WithOwner(uid))
+	}
+}
+
+// Errors name the user of the simulated process, not the one who runs the test.
+func TestSimulatedProcessesInErrors(t *testing.T) {
+	k := chanmqtest.Simulated(t)
+	const key = 42
+	open(t, key, k.Process(0, 0))
+	q, err := chanmq.Open(key, k.Process(500, 500))
+	must(t, err)
+	t.Cleanup(func() { must(t, q.Close()) })
+	for _, c := range []struct {
+		name string
+		call func() error
+		says string
+	}{
+		{"Send", func() error { return q.Send(t.Context(), 1, nil) }, "this process has uid 500)"},
+		{"TryReceive", func() error { _, _, err := q.TryReceive(chanmq.Any()); return err }, "this process has uid 500)"},
+		{"Remove", func() error { return q.Remove() }, "this process has uid 500)"},
+		{"Create, WithOwner", func() error {
+			_, err := chanmq.Create(key+1, 0o600, chanmq.WithOwner(501), k.Process(500, 500))
+			return err
+		}, "uid 500 creates, only 501"},
+	} {
+		if err := c.call(); !errors.Is(err, os.ErrPermission) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v, want %q", c.name, err, c.says)
+		}
 	}
 }
 
@@ -333,7 +538,7 @@ func TestSimulatedFaults(t *testing.T) {
 	if m, ok, err := q.TryReceive(chanmq.Any()); !ok || err != nil {
 		t.Errorf("after the faults: %v, %v, %v", m, ok, err)
 	}
-	// What stays in place until the end must not disturb the end.
+	// A fault that stays until the end of the test must not disturb its cleanups.
 	k.Fail(func(chanmqtest.Call) error { return fault })
 }
 

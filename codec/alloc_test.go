@@ -8,7 +8,7 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-// quote is a struct with padding within, so that it takes several copies.
+// quote has padding between its fields, so it takes several copies.
 type quote struct {
 	ID    int32
 	Side  int8
@@ -17,7 +17,7 @@ type quote struct {
 	Last  bool
 }
 
-// dense is one that is a single copy.
+// dense has no padding, so it takes a single copy.
 type dense struct{ A, B, C, D int64 }
 
 var (
@@ -25,8 +25,8 @@ var (
 	aDense = dense{1, 2, 3, 4}
 )
 
-// operation is one call of a codec. new makes the call, with storage of its
-// own to use again and again.
+// operation is a call of a codec. new returns the call, which reuses storage of
+// its own.
 type operation struct {
 	name   string
 	allocs float64
@@ -85,7 +85,7 @@ var operations = []operation{
 	{"String/decode", 1, decoding(codec.String(), "hello, queue")},
 }
 
-// Those of which the codec is not alone to decide.
+// The allocations of these also depend on other packages.
 var otherOperations = []operation{
 	{name: "JSON/append", new: appending(codec.JSON[order](), order{ID: 7, Note: "note"})},
 	{name: "JSON/decode", new: decoding(codec.JSON[order](), order{ID: 7, Note: "note"})},
@@ -122,7 +122,7 @@ func BenchmarkCodec(b *testing.B) {
 	}
 }
 
-// Making a codec is not for the loop that uses it; this is what it costs.
+// Struct is meant to be called once, not for each message. This is its cost.
 func BenchmarkStruct(b *testing.B) {
 	for _, n := range []int{1, 100} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {

@@ -2,13 +2,13 @@ package codec
 
 import "encoding"
 
-// Binary returns the codec for a type that has a binary form of its own, like
-// [time.Time] or [net/netip.Addr]: *T is an [encoding.BinaryAppender] and an
-// [encoding.BinaryUnmarshaler]. The compiler finds P:
+// Binary returns the codec for a type with a binary encoding, such as [time.Time]
+// or [net/netip.Addr]: *T implements [encoding.BinaryAppender] and
+// [encoding.BinaryUnmarshaler]. The compiler infers P:
 //
 //	codec.Binary[time.Time]()
 //
-// Decode begins with the zero value of T.
+// Decode sets the value to the zero value of T before it decodes.
 func Binary[T any, P interface {
 	*T
 	encoding.BinaryAppender

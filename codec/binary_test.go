@@ -19,8 +19,8 @@ func TestBinaryRoundTrip(t *testing.T) {
 	roundTrip(t, codec.Binary[netip.Addr](), netip.MustParseAddr("10.0.0.1"), netip.IPv6Unspecified(), "\x0a\x00\x00\x01")
 }
 
-// sparse leaves out of its binary form what is zero, and sets on the way back
-// only what is there.
+// sparse omits a zero b from its encoding, and UnmarshalBinary sets only the fields
+// that are present.
 type sparse struct{ a, b byte }
 
 var errSparse = errors.New("sparse")
@@ -47,7 +47,7 @@ func (s *sparse) UnmarshalBinary(src []byte) error {
 	return errSparse
 }
 
-func TestBinaryDecodeBeginsWithTheZeroValue(t *testing.T) {
+func TestBinaryDecodeStartsFromTheZeroValue(t *testing.T) {
 	roundTrip(t, codec.Binary[sparse](), sparse{1, 0}, sparse{8, 9}, "\x01")
 }
 

@@ -1,10 +1,9 @@
 package codec
 
-// Bytes returns the codec for messages as they are.
+// Bytes returns the codec for raw messages.
 //
-// Decode copies the message into the storage that v has, and allocates when it
-// does not fit: once for a nil v. An empty message gives an empty slice, which
-// is not nil.
+// Decode copies the message into the storage of the slice, and allocates if the
+// message does not fit there. An empty message becomes an empty slice, not nil.
 func Bytes() Codec[[]byte] { return bytesCodec{} }
 
 type bytesCodec struct{}
@@ -13,14 +12,14 @@ func (bytesCodec) Append(dst []byte, v []byte) ([]byte, error) { return append(d
 
 func (bytesCodec) Decode(src []byte, v *[]byte) error {
 	if *v == nil {
-		*v = []byte{} // of no bytes: this allocates nothing
+		*v = []byte{} // an empty slice: this does not allocate
 	}
 	*v = append((*v)[:0], src...)
 	return nil
 }
 
-// String returns the codec for messages that are text: all of their bytes, of
-// any encoding, with no NUL behind them. See [CString] for those that have one.
+// String returns the codec for text: all bytes of the message, in any encoding,
+// without a terminating NUL. See [CString] for text that has one.
 func String() Codec[string] { return stringCodec{} }
 
 type stringCodec struct{}

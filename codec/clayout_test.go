@@ -2,8 +2,10 @@ package codec_test
 
 import (
 	"bytes"
+	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,9 +18,8 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-// What codec.Struct does is compared with what a C compiler does for the same
-// GOARCH. Each case is a struct msg in C and the T that stands for it in Go,
-// both with the same values.
+// These tests compare codec.Struct with a C compiler for the same GOARCH. Each
+// case is a struct msg in C and the corresponding T in Go, with the same values.
 
 type (
 	inner struct {
@@ -48,22 +49,22 @@ var cCases = []cCase{
 		[5]int16{0, -300, -600, -900, -1200}),
 	newCCase("text", "char name[13];", `strcpy(m.name, "hello");`,
 		struct{ Name [13]byte }{[13]byte{'h', 'e', 'l', 'l', 'o'}}),
-	newCCase("int64 behind char", "char c; long long n;", "m.c = 1; m.n = -0x123456789abcdefLL;",
+	newCCase("int64 after char", "char c; long long n;", "m.c = 1; m.n = -0x123456789abcdefLL;",
 		struct {
 			C int8
 			N int64
 		}{1, -0x123456789abcdef}),
-	newCCase("int64 behind int32", "int a; int64_t n;", "m.a = 7; m.n = 0x1122334455667788;",
+	newCCase("int64 after int32", "int a; int64_t n;", "m.a = 7; m.n = 0x1122334455667788;",
 		struct {
 			A int32
 			N int64
 		}{7, 0x1122334455667788}),
-	newCCase("double behind int", "int i; double d;", "m.i = 3; m.d = -1.5e300;",
+	newCCase("double after int", "int i; double d;", "m.i = 3; m.d = -1.5e300;",
 		struct {
 			I int32
 			D float64
 		}{3, -1.5e300}),
-	newCCase("int32 behind double", "double d; int i;", "m.d = 0.1; m.i = -9;",
+	newCCase("int32 after double", "double d; int i;", "m.d = 0.1; m.i = -9;",
 		struct {
 			D float64
 			I int32
@@ -106,8 +107,8 @@ var cCases = []cCase{
 			In inner
 			D  int8
 		}{1, inner{2, -3, 4}, 5}),
-	// Where a long is shorter than an int64 this differs from a struct whose
-	// members are those of inner: the inner one begins at its own alignment.
+	// Where a long is shorter than an int64, this differs from a struct with the
+	// members of inner: the inner struct begins at its own alignment.
 	newCCase("nested alone", "struct inner in;", "m.in.a = 2; m.in.b = -3; m.in.c = 4;",
 		struct{ In inner }{inner{2, -3, 4}}),
 	newCCase("members", "int8_t a; int64_t b; int16_t c;", "m.a = 2; m.b = -3; m.c = 4;",
@@ -143,16 +144,53 @@ var cCases = []cCase{
 			Seq   int
 			Last  bool
 		}{1, 'B', 99.5, [8]byte{'A', 'C', 'M', 'E'}, 3, 1 << 30, true}),
+
+	newTrailingCase("trailing padding", "char name[5];", `strcpy(m.name, "tea");`,
+		struct {
+			Name [5]byte
+			_    [0]int
+		}{Name: [5]byte{'t', 'e', 'a'}}),
+	newTrailingCase("trailing padding after double", "double d; char c;", "m.d = 0.5; m.c = 'x';",
+		struct {
+			D float64
+			C int8
+			_ [0]int
+		}{D: 0.5, C: 'x'}),
+
+	newPackedCase("packed, bytes", packedMembers, packedSet, codec.Struct[packedBytes](), somePackedBytes()),
+	newPackedCase("packed, encoding/binary", packedMembers, packedSet, codecOfPacked[reading](), reading{'t', 0x01020304, 21.5, -2}),
 }
 
-// cCase is one struct msg { long mtype; members }.
+// The packed struct of the examples.
+const (
+	packedMembers = "char kind; uint32_t sensor; double value; short flags;"
+	packedSet     = "m.kind = 't'; m.sensor = 0x01020304; m.value = 21.5; m.flags = -2;"
+)
+
+type packedBytes struct {
+	Kind   byte
+	Sensor [4]byte
+	Value  [8]byte
+	Flags  [2]byte
+}
+
+func somePackedBytes() (p packedBytes) {
+	p.Kind = 't'
+	binary.NativeEndian.PutUint32(p.Sensor[:], 0x01020304)
+	binary.NativeEndian.PutUint64(p.Value[:], math.Float64bits(21.5))
+	binary.NativeEndian.PutUint16(p.Flags[:], 0xFFFE) // -2
+	return p
+}
+
+// cCase is one struct msg { long mtype; members } attribute.
 type cCase struct {
 	name, members, set string
+	attribute          string
 	check              func(t *testing.T, c cLayout)
 }
 
-// cLayout is what the C program says of a case. Offsets and the bytes count
-// from behind mtype.
+// cLayout is what the C program prints for a case. Offsets and the bytes are
+// counted from the end of mtype.
 type cLayout struct {
 	text    []byte // sizeof(struct msg) - sizeof(long) bytes
 	align   int    // of the widest member
@@ -160,74 +198,104 @@ type cLayout struct {
 	sizes   []int
 }
 
+// newCCase is a case in which Append leaves out the padding that the alignment of
+// mtype adds to the end of the struct.
 func newCCase[T comparable](name, members, set string, v T) cCase {
-	return cCase{name, members, set, func(t *testing.T, c cLayout) {
-		cd := codec.Struct[T]()
-
-		// Storage of which each byte is dirty: none of it may be seen.
-		dst := bytes.Repeat([]byte{0xA5}, 256)
-		got, err := cd.Append(dst[:3], v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if !bytes.Equal(got[:3], dst[:3]) {
-			t.Errorf("Append changed what stands before: %x", got[:3])
-		}
-		got = got[3:]
-		if want := roundUp(c.offsets[len(c.offsets)-1]+c.sizes[len(c.sizes)-1]+longSize, c.align) - longSize; len(got) != want {
-			t.Errorf("Append wrote %d bytes, C's members and padding are %d", len(got), want)
-		}
-		if !bytes.HasPrefix(c.text, got) {
-			t.Errorf("Append wrote\n%x, C has\n%x\nwith the members at %v", got, c.text, c.offsets)
-		}
-		for _, text := range [][]byte{got, c.text} {
-			var back T
-			if err := cd.Decode(text, &back); err != nil {
-				t.Errorf("Decode of %d bytes: %v", len(text), err)
-			} else if back != v {
-				t.Errorf("Decode of %d bytes: %+v, want %+v", len(text), back, v)
-			}
-		}
-		for n := range len(c.text) + 9 {
-			if err := cd.Decode(make([]byte, n), new(T)); (err == nil) != (n == len(got) || n == len(c.text)) {
-				t.Errorf("Decode of %d bytes: error %v; C's sizes are %d and %d", n, err, len(got), len(c.text))
-			}
-		}
-
-		// One byte after the other: it sets the member that C has there.
-		var back T
-		members := membersOf(reflect.ValueOf(&back).Elem())
-		if len(members) != len(c.offsets) {
-			t.Fatalf("%d members in Go, %d in C", len(members), len(c.offsets))
-		}
-		for at := range got {
-			text := make([]byte, len(got))
-			text[at] = 0xFF
-			if err := cd.Decode(text, &back); err != nil {
-				t.Fatal(err)
-			}
-			for i, m := range members {
-				if !m.IsValid() {
-					continue
-				}
-				within := at >= c.offsets[i] && at < c.offsets[i]+c.sizes[i]
-				if isSet := !m.IsZero(); isSet && !within || !isSet && within && !hasPadding(m.Type()) {
-					t.Errorf("byte %d sets member %d: %v; C has it at %d, of %d bytes", at, i, isSet, c.offsets[i], c.sizes[i])
-				}
-			}
-		}
+	return cCase{name: name, members: members, set: set, check: func(t *testing.T, c cLayout) {
+		size := roundUp(c.offsets[len(c.offsets)-1]+c.sizes[len(c.sizes)-1]+longSize, c.align) - longSize
+		checkLayout(t, c, codec.Struct[T](), v, size)
+		checkSizes(t, c, codec.Struct[T](), size)
 	}}
 }
 
-// membersOf returns the fields of the struct that v is, else v itself. In place
-// of a blank field, explicit padding, stands the zero Value.
+// newTrailingCase is a case in which Append writes that padding too.
+func newTrailingCase[T comparable](name, members, set string, v T) cCase {
+	return cCase{name: name, members: members, set: set, check: func(t *testing.T, c cLayout) {
+		checkLayout(t, c, codec.Struct[T](), v, len(c.text))
+		checkSizes(t, c, codec.Struct[T](), len(c.text))
+	}}
+}
+
+// newPackedCase is a case of a packed struct, with a codec of its own.
+func newPackedCase[T comparable](name, members, set string, cd codec.Codec[T], v T) cCase {
+	return cCase{name: name, members: members, set: set, attribute: "__attribute__((packed))", check: func(t *testing.T, c cLayout) {
+		checkLayout(t, c, cd, v, len(c.text))
+	}}
+}
+
+// checkLayout checks that the codec encodes v as size bytes, as C does, and that
+// Decode finds each member where C has it.
+func checkLayout[T comparable](t *testing.T, c cLayout, cd codec.Codec[T], v T, size int) {
+	// Every byte of the storage is dirty; none of that may remain.
+	dst := bytes.Repeat([]byte{0xA5}, 256)
+	got, err := cd.Append(dst[:3], v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(got[:3], dst[:3]) {
+		t.Errorf("Append changed the bytes before: %x", got[:3])
+	}
+	got = got[3:]
+	if len(got) != size {
+		t.Errorf("Append wrote %d bytes, C's members and padding are %d", len(got), size)
+	}
+	if !bytes.HasPrefix(c.text, got) {
+		t.Errorf("Append wrote\n%x, C has\n%x\nwith the members at %v", got, c.text, c.offsets)
+	}
+	for _, text := range [][]byte{got, c.text} {
+		var back T
+		if err := cd.Decode(text, &back); err != nil {
+			t.Errorf("Decode of %d bytes: %v", len(text), err)
+		} else if back != v {
+			t.Errorf("Decode of %d bytes: %+v, want %+v", len(text), back, v)
+		}
+	}
+
+	// Each byte in turn must set the member that C has there, and no other.
+	var back T
+	members := membersOf(reflect.ValueOf(&back).Elem())
+	if len(members) != len(c.offsets) {
+		t.Fatalf("%d members in Go, %d in C", len(members), len(c.offsets))
+	}
+	for at := range got {
+		text := make([]byte, len(got))
+		text[at] = 0xFF
+		if err := cd.Decode(text, &back); err != nil {
+			t.Fatal(err)
+		}
+		for i, m := range members {
+			if !m.IsValid() {
+				continue
+			}
+			within := at >= c.offsets[i] && at < c.offsets[i]+c.sizes[i]
+			if isSet := !m.IsZero(); isSet && !within || !isSet && within && !hasPadding(m.Type()) {
+				t.Errorf("byte %d sets member %d: %v; C has it at %d, of %d bytes", at, i, isSet, c.offsets[i], c.sizes[i])
+			}
+		}
+	}
+}
+
+// checkSizes checks that Decode accepts size bytes, and as many as C has, only.
+func checkSizes[T any](t *testing.T, c cLayout, cd codec.Codec[T], size int) {
+	for n := range len(c.text) + 9 {
+		if err := cd.Decode(make([]byte, n), new(T)); (err == nil) != (n == size || n == len(c.text)) {
+			t.Errorf("Decode of %d bytes: error %v; C's sizes are %d and %d", n, err, size, len(c.text))
+		}
+	}
+}
+
+// membersOf returns the fields of v if it is a struct, and v itself otherwise. A
+// blank field (explicit padding) becomes the zero Value, and is left out if it has
+// no bytes.
 func membersOf(v reflect.Value) (members []reflect.Value) {
 	if v.Kind() != reflect.Struct {
 		return []reflect.Value{v}
 	}
 	for i := range v.NumField() {
-		if v.Type().Field(i).Name == "_" {
-			members = append(members, reflect.Value{})
+		if f := v.Type().Field(i); f.Name == "_" {
+			if f.Type.Size() > 0 {
+				members = append(members, reflect.Value{})
+			}
 			continue
 		}
 		members = append(members, v.Field(i))
@@ -253,14 +321,15 @@ func TestStructAgreesWithC(t *testing.T) {
 	}
 }
 
-// cProgram prints a line for each case: the alignment of its widest member,
-// the offset and size of each member, and the bytes of a struct msg.
+// cProgram returns a program that prints a line for each case: the alignment of
+// the widest member, the offset and size of each member, and the bytes of a
+// struct msg.
 func cProgram() string {
 	var decls, prints strings.Builder
 	for i, c := range cCases {
-		fmt.Fprintf(&decls, "struct msg%d { long mtype; %s };\n", i, c.members)
-		// The members without mtype have the alignment of the widest one.
-		fmt.Fprintf(&decls, "struct members%d { %s };\n", i, c.members)
+		fmt.Fprintf(&decls, "struct msg%d { long mtype; %s } %s;\n", i, c.members, c.attribute)
+		// Without mtype, the struct has the alignment of its widest member.
+		fmt.Fprintf(&decls, "struct members%d { %s } %s;\n", i, c.members, c.attribute)
 		fmt.Fprintf(&prints, "\t{ struct msg%d m; memset(&m, 0, sizeof m); %s\n", i, c.set)
 		fmt.Fprintf(&prints, "\t  printf(\"%%zu\", _Alignof(struct members%d));\n", i)
 		for _, name := range cMembers(c.members) {
@@ -285,7 +354,7 @@ int main(void) {
 ` + prints.String() + "\treturn 0;\n}\n"
 }
 
-// cMembers returns the names in the declarations: the last word of each.
+// cMembers returns the names that are declared: the last word of each declaration.
 func cMembers(decls string) (names []string) {
 	for decl := range strings.SplitSeq(strings.TrimSuffix(decls, ";"), ";") {
 		decl, _, _ = strings.Cut(decl, "[")
@@ -295,8 +364,8 @@ func cMembers(decls string) (names []string) {
 	return names
 }
 
-// cCompilers are the usual C compilers for a GOARCH, the first that works is
-// taken. The environment variable CC goes before them.
+// cCompilers are the usual C compilers for a GOARCH; the first that works is used.
+// The environment variable CC overrides them.
 var cCompilers = map[string][]string{
 	"386":      {"i686-linux-gnu-gcc -static", "cc -m32"},
 	"amd64":    {"x86_64-linux-gnu-gcc", "cc"},
@@ -312,7 +381,7 @@ var cCompilers = map[string][]string{
 	"s390x":    {"s390x-linux-gnu-gcc -static"},
 }
 
-// emulators run a program of another GOARCH where the kernel does not.
+// emulators run programs for a GOARCH that the kernel cannot run.
 var emulators = map[string]string{
 	"386": "qemu-i386-static", "amd64": "qemu-x86_64-static", "arm": "qemu-arm-static",
 	"arm64": "qemu-aarch64-static", "mips": "qemu-mips-static", "mips64": "qemu-mips64-static",
@@ -333,7 +402,7 @@ func runC(t *testing.T, source string, cases int) []cLayout {
 	}
 	candidates := cCompilers[runtime.GOARCH]
 	if len(candidates) == 0 {
-		candidates = []string{"cc"} // a machine of that kind
+		candidates = []string{"cc"} // the test runs on such a machine
 	}
 	if cc := os.Getenv("CC"); cc != "" {
 		candidates = []string{cc}
@@ -364,8 +433,8 @@ func runExe(t *testing.T, exe string) string {
 	t.Helper()
 	out, err := exec.Command(exe).CombinedOutput()
 	if err != nil {
-		// The test itself may run under an emulator that the kernel was not
-		// told of.
+		// The test itself may run under an emulator that is not registered with
+		// the kernel.
 		emulator, lookErr := exec.LookPath(emulators[runtime.GOARCH])
 		if lookErr != nil {
 			t.Fatalf("running the C program: %v\n%s", err, out)
@@ -381,7 +450,7 @@ func parseC(t *testing.T, out string, cases int) (all []cLayout) {
 	t.Helper()
 	lines := strings.Split(strings.TrimSpace(out), "\n")
 	if len(lines) != cases {
-		t.Fatalf("the C program told of %d cases, not of %d:\n%s", len(lines), cases, out)
+		t.Fatalf("the C program printed %d cases, want %d:\n%s", len(lines), cases, out)
 	}
 	for _, line := range lines {
 		words := strings.Fields(line)

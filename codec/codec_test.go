@@ -9,8 +9,8 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-// roundTrip checks that v becomes text, behind what dst has, and v again,
-// whatever the storage held before.
+// roundTrip checks that Append appends text for v, and that Decode returns v again,
+// whatever its storage held before.
 func roundTrip[T any](t *testing.T, c codec.Codec[T], v, earlier T, text string) {
 	t.Helper()
 	const before = "before"
@@ -26,7 +26,7 @@ func roundTrip[T any](t *testing.T, c codec.Codec[T], v, earlier T, text string)
 		if err := c.Decode(src, &back); err != nil {
 			t.Fatalf("Decode(%q) into %s: %v", src, name, err)
 		}
-		clear(src) // nothing of it may be kept
+		clear(src) // Decode must not retain it
 		if !reflect.DeepEqual(back, v) {
 			t.Errorf("Decode(%q) into %s = %#v, want %#v", text, name, back, v)
 		}
@@ -34,7 +34,7 @@ func roundTrip[T any](t *testing.T, c codec.Codec[T], v, earlier T, text string)
 	}
 }
 
-// wantError checks that err is there and says all of the parts.
+// wantError checks that err is not nil and contains all parts.
 func wantError(t *testing.T, err error, parts ...string) {
 	t.Helper()
 	if err == nil {
@@ -47,7 +47,7 @@ func wantError(t *testing.T, err error, parts ...string) {
 	}
 }
 
-// wantPanic checks that f panics with a text that says all of the parts.
+// wantPanic checks that f panics with a text that contains all parts.
 func wantPanic(t *testing.T, f func(), parts ...string) {
 	t.Helper()
 	defer func() {

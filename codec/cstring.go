@@ -9,16 +9,15 @@ import (
 // CString returns the codec for text in a C array of n bytes, the char name[n]
 // of struct { long mtype; char name[n]; }. It panics when n is not positive.
 //
-// Append fills the rest of the n bytes with NUL. Text of exactly n bytes is
-// taken as well, and then has no NUL behind it, as strncpy(3) leaves it: where
-// the other side needs the NUL, let its array be one byte longer than n, or
-// keep to n-1 bytes. Text that is longer, or has a NUL within, is an error;
-// nothing is cut off.
+// Append fills the rest of the n bytes with NULs. Text of exactly n bytes is
+// accepted too and then has no terminating NUL, as with strncpy(3). If the other
+// program needs the NUL, send at most n-1 bytes. Text that is longer, or that
+// contains a NUL, is an error: it is never truncated.
 //
-// Decode takes the bytes up to the first NUL, or all n when there is none; what
-// is behind the NUL does not matter. A shorter message is taken when it is text
-// with one NUL as its last byte, as a sender leaves it that passes strlen()+1
-// to msgsnd(2). Every other length is an error.
+// Decode returns the bytes before the first NUL, or all n bytes if there is none;
+// it ignores the bytes after the NUL. It also accepts a shorter message whose
+// only NUL is its last byte, as sent by a program that passes strlen()+1 to
+// msgsnd(2). Any other length is an error.
 func CString(n int) Codec[string] {
 	if n <= 0 {
 		panic(fmt.Sprintf("codec: CString(%d): the size is not positive", n))

@@ -53,7 +53,7 @@ func TestCStringDecode(t *testing.T) {
 		n                  int
 		text, want, refuse string
 	}{
-		{n: 4, text: "ab\x00c", want: "ab"}, // what is behind the NUL is stale memory
+		{n: 4, text: "ab\x00c", want: "ab"}, // stale memory after the NUL
 		{n: 4, text: "\x00bcd", want: ""},
 		{n: 4, text: "ab\x00", want: "ab"}, // strlen()+1
 		{n: 4, text: "\x00", want: ""},

@@ -4,11 +4,12 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/chanmq/chanmq/codec"
 )
 
-// struct { long mtype; int data; }, as in many a tutorial.
+// struct { long mtype; int data; }, as in many tutorials.
 func ExampleStruct() {
 	type msg struct {
 		Data int32 // C's int
@@ -26,6 +27,70 @@ func ExampleStruct() {
 	// Output:
 	// 4 bytes
 	// 42 <nil>
+}
+
+// A C program that checks the return value of msgrcv(2) against
+//
+//	struct msg { long mtype; char name[5]; };
+//	sizeof(struct msg) - sizeof(long) /* 8: with the trailing padding */
+//
+// wants that padding in the message. The field _ [0]int has the alignment of
+// C's long, and adds it.
+func ExampleStruct_trailingPadding() {
+	type msg struct {
+		Name [5]byte
+		_    [0]int
+	}
+	type unpadded struct {
+		Name [5]byte
+	}
+	text, err := codec.Struct[msg]().Append(nil, msg{Name: [5]byte{'t', 'e', 'a'}})
+	fmt.Printf("%q %v\n", text, err)
+	text, err = codec.Struct[unpadded]().Append(nil, unpadded{Name: [5]byte{'t', 'e', 'a'}})
+	fmt.Printf("%q %v\n", text, err)
+	// Output:
+	// "tea\x00\x00\x00\x00\x00" <nil>
+	// "tea\x00\x00" <nil>
+}
+
+// A packed struct has no padding:
+//
+//	struct __attribute__((packed)) msg {
+//		long mtype;
+//		char kind;
+//		uint32_t sensor;
+//		double value;
+//		short flags;
+//	};
+//
+// Arrays of bytes have no alignment, so the struct in Go has no padding either.
+// See also the example "Packed" of Func.
+func ExampleStruct_packed() {
+	type msg struct {
+		Kind   byte
+		Sensor [4]byte
+		Value  [8]byte
+		Flags  [2]byte
+	}
+	c := codec.Struct[msg]()
+	m := msg{Kind: 't'}
+	binary.NativeEndian.PutUint32(m.Sensor[:], 7)
+	binary.NativeEndian.PutUint64(m.Value[:], math.Float64bits(21.5))
+	text, err := c.Append(nil, m)
+	if err != nil {
+		panic(err)
+	}
+	fmt.Println(len(text), "bytes")
+
+	var v msg
+	if err := c.Decode(text, &v); err != nil {
+		panic(err)
+	}
+	fmt.Printf("%c %d %g\n", v.Kind, binary.NativeEndian.Uint32(v.Sensor[:]),
+		math.Float64frombits(binary.NativeEndian.Uint64(v.Value[:])))
+	// Output:
+	// 15 bytes
+	// t 7 21.5
 }
 
 // struct { long mtype; char name[8]; }
@@ -58,7 +123,7 @@ func ExampleJSON() {
 	// {ID:8 Note:} <nil>
 }
 
-// A number in network byte order, which no other codec here has.
+// A number in network byte order.
 func ExampleFunc() {
 	c := codec.Func(
 		func(dst []byte, v uint32) ([]byte, error) {

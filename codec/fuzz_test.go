@@ -10,8 +10,8 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-// decodeGuarded decodes src with memory around v that must stay as it is, and
-// checks that src does.
+// decodeGuarded decodes src into a value between two guard words, and checks that
+// Decode changes neither them nor src.
 func decodeGuarded[T any](t *testing.T, c codec.Codec[T], src []byte) (T, error) {
 	t.Helper()
 	const pattern = 0x5A5A5A5A5A5A5A5A
@@ -31,8 +31,8 @@ func decodeGuarded[T any](t *testing.T, c codec.Codec[T], src []byte) (T, error)
 	return g.v, err
 }
 
-// again encodes v, decodes that, and encodes the result: both texts are the
-// same. It returns the text.
+// again encodes v, decodes the text, and encodes the result again. It checks that
+// both texts are the same, and returns the text.
 func again[T any](t *testing.T, c codec.Codec[T], v T) []byte {
 	t.Helper()
 	const before = "before"
@@ -41,7 +41,7 @@ func again[T any](t *testing.T, c codec.Codec[T], v T) []byte {
 		t.Fatalf("Append(%#v): %v", v, err)
 	}
 	if !strings.HasPrefix(string(text), before) {
-		t.Fatalf("Append(%#v) changed what stands before: %q", v, text)
+		t.Fatalf("Append(%#v) changed the bytes before: %q", v, text)
 	}
 	text = text[len(before):]
 	back, err := decodeGuarded(t, c, text)
@@ -92,7 +92,7 @@ func FuzzStruct(f *testing.F) {
 		small := codec.Struct[part]()
 		if v, err := decodeGuarded(t, small, src); err == nil {
 			out := again(t, small, v)
-			// Where there is no bool and no padding the bytes are the same.
+			// Bytes that are neither bools nor padding stay the same.
 			if !bytes.Equal(out[:2], src[:2]) || !bytes.Equal(out[4:8], src[4:8]) {
 				t.Fatalf("%x came back as %x", src, out)
 			}
@@ -182,9 +182,9 @@ func FuzzBinary(f *testing.F) {
 	}
 	f.Add([]byte("\x7f\x00\x00\x01\x50\x00"))
 	f.Fuzz(func(t *testing.T, src []byte) {
-		// Package time does not take back all that it gave: it refuses some
-		// zones, and alters those west of UTC by a part of a minute. So this
-		// compares with what it does, and instants.
+		// Not all times survive a round trip in package time: it refuses some
+		// zones, and changes those west of UTC by a fraction of a minute. So
+		// this compares with its own encoding, and compares instants.
 		c := codec.Binary[time.Time]()
 		if v, err := decodeGuarded(t, c, src); err == nil {
 			text, err := c.Append(nil, v)

@@ -5,11 +5,11 @@ import (
 	"sync"
 )
 
-// JSON returns the codec for T as JSON text, by the rules of [encoding/json].
+// JSON returns the codec for T as JSON, by the rules of [encoding/json].
 //
-// Append writes no newline behind it. Decode begins with the zero value of T,
-// unlike [json.Unmarshal], so that no field keeps what an earlier message said;
-// anything but white space behind the value is an error.
+// Append writes no trailing newline. Decode sets the value to the zero value of T
+// before it decodes, unlike [json.Unmarshal], so that no field keeps the value of
+// an earlier message. Anything but white space after the JSON value is an error.
 func JSON[T any]() Codec[T] { return jsonCodec[T]{} }
 
 type jsonCodec[T any] struct{}
@@ -17,7 +17,7 @@ type jsonCodec[T any] struct{}
 func (jsonCodec[T]) Append(dst []byte, v T) ([]byte, error) {
 	w := jsonWriters.Get().(*jsonWriter)
 	w.dst = dst
-	// The address, so that methods of *T count here as they do in Decode.
+	// The address, so that a MarshalJSON method of *T is found.
 	err := w.enc.Encode(&v)
 	out := w.dst
 	w.dst = nil
@@ -34,8 +34,8 @@ func (jsonCodec[T]) Decode(src []byte, v *T) error {
 	return json.Unmarshal(src, v)
 }
 
-// jsonWriter is an encoder that writes behind dst: json.Marshal would return a
-// copy of its own, to be copied again.
+// jsonWriter is an encoder that appends to dst. json.Marshal would return a new
+// slice, which would have to be copied to dst.
 type jsonWriter struct {
 	enc *json.Encoder
 	dst []byte

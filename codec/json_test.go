@@ -32,9 +32,9 @@ func TestJSONRoundTrip(t *testing.T) {
 	roundTrip(t, codec.JSON[json.RawMessage](), json.RawMessage(`{"a":1}`), json.RawMessage(`[1,2,3,4]`), `{"a":1}`)
 }
 
-// A consumer may still hold the earlier value: what it points to is not
-// written to.
-func TestJSONDecodeLeavesWhatTheEarlierValuePointsTo(t *testing.T) {
+// A consumer may still hold the earlier value, so Decode must not write to what
+// that points to.
+func TestJSONDecodeDoesNotWriteToTheEarlierValue(t *testing.T) {
 	v := order{Items: []string{"a", "b"}, Meta: map[string]int{"x": 1}}
 	held := v
 	if err := codec.JSON[order]().Decode([]byte(`{"items":["c"],"meta":{"x":2}}`), &v); err != nil {
@@ -52,7 +52,7 @@ func TestJSONDecodeErrors(t *testing.T) {
 		}
 	}
 	if err := codec.JSON[order]().Decode([]byte("{\"id\":7}\n"), new(order)); err != nil {
-		t.Errorf("Decode of a value with a newline behind: %v", err)
+		t.Errorf("Decode of a value with a trailing newline: %v", err)
 	}
 }
 
@@ -61,7 +61,7 @@ func TestJSONAppendErrors(t *testing.T) {
 	if unsupported := new(json.UnsupportedValueError); !errors.As(err, &unsupported) || string(got) != "before" {
 		t.Errorf("Append(NaN) = %q, %v", got, err)
 	}
-	// The next one is not spoilt by it.
+	// The error does not affect the next call.
 	roundTrip(t, codec.JSON[float64](), 1.5, 2, "1.5")
 }
 
@@ -69,7 +69,7 @@ func TestJSONAppendErrors(t *testing.T) {
 type shout string
 
 func (s *shout) MarshalJSON() ([]byte, error) {
-	// Text from the same codec, while it is in use.
+	// The codec is used while a call of it is in progress.
 	return codec.JSON[string]().Append(nil, strings.ToUpper(string(*s)))
 }
 

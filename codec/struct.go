@@ -1,6 +1,7 @@
 package codec
 
 import (
+	"errors"
 	"fmt"
 	"reflect"
 	"runtime"
@@ -8,17 +9,17 @@ import (
 	"unsafe"
 )
 
-// Struct returns the codec for messages that C programs keep in a struct:
+// Struct returns the codec for messages that are structs in C programs:
 //
 //	struct msg { long mtype; int32_t id; double price; };
 //
-// is, with the mtype left out,
+// corresponds, without the mtype, to
 //
 //	codec.Struct[struct { ID int32; Price float64 }]()
 //
-// The fields of T are the members behind mtype, where C puts them: in native
-// byte order, with the padding that C has on this GOARCH, also where Go's own
-// differs (arm, mips, mipsle). Where T is no struct it is the one member.
+// The fields of T are the members after mtype, at the offsets where C has them:
+// in native byte order, with the padding of C on this GOARCH, which is not always
+// that of Go (arm, mips, mipsle). If T is not a struct, it is the only member.
 //
 //	C                               Go
 //	char, signed char, int8_t       int8
@@ -39,22 +40,24 @@ import (
 //	double _Complex                 complex128
 //	struct, member[n]               struct, [n]member
 //
-// So Go's int and uint are C's long, and C's int is Go's int32.
-// Unions, bit fields, long double and packed structs have no form in Go: use
-// integers or bytes of the same size and alignment.
+// So C's long is Go's int, and C's int is Go's int32. Unions, bit fields and long
+// double have no equivalent in Go: use integers or byte arrays of the same size
+// and alignment. For a packed struct use byte arrays, which have no alignment, or
+// [Func] with encoding/binary, which adds no padding: see the examples.
 //
-// A blank field, as in _ [4]byte, is room that Append fills with zeros and
-// Decode passes over. So is padding: no stale memory gets into a message.
-// Unexported fields are members like the others.
+// Append writes zeros for a blank field, such as _ [4]byte, and for padding, so
+// that no stale memory gets into a message. Decode ignores both. Unexported fields
+// are members like the others.
 //
 // Append writes sizeof(T) bytes. A C program that sends sizeof(struct msg) -
-// sizeof(long) may send more, the padding that the long brings to the end: for
-// struct { long mtype; int data; } that makes 8 instead of 4. Decode takes both
-// sizes, and no other. A bool is true when its byte is not zero.
+// sizeof(long) bytes may send more: the trailing padding that the alignment of the
+// long adds. For struct { long mtype; int data; } that makes 8 bytes instead of 4.
+// Decode accepts both sizes and no other. Let T end with the field _ [0]int to
+// send the trailing padding too. A bool is true if its byte is not zero.
 //
-// Struct panics when T, or a field of it, has no fixed size or holds a pointer,
-// and when T has no bytes. T is chosen when the program is written, so that is
-// an error in the program, found when the codec is made.
+// Struct panics if T or one of its fields has no fixed size or contains a
+// pointer, and if T has size 0: that is a mistake in the program, not in a
+// message.
 func Struct[T any]() Codec[T] {
 	t := reflect.TypeFor[T]()
 	l, err := layoutOf(t)
@@ -86,7 +89,7 @@ func (c *structCodec[T]) Decode(src []byte, v *T) error {
 	for _, r := range c.runs {
 		copy(mem[r.g:r.g+r.n], src[r.c:r.c+r.n])
 	}
-	// As bytes, before anyone sees them as bools: a Go bool is 0 or 1.
+	// As bytes, before they are used as bools: a Go bool must be 0 or 1.
 	for _, r := range c.bools {
 		for i, b := range mem[r.g : r.g+r.n] {
 			if b != 0 {
@@ -97,33 +100,43 @@ func (c *structCodec[T]) Decode(src []byte, v *T) error {
 	return nil
 }
 
-// memory is v's own memory as bytes.
+// memory returns the memory of *v as bytes.
 func memory[T any](v *T) []byte {
-	// unsafe.Slice over the memory of one variable and no more, of a type that
-	// layoutOf found free of pointers; a byte has no alignment to keep. The
-	// conversion is pattern (1) of unsafe.Pointer: T is at least one byte large.
+	// unsafe.Slice covers exactly one variable, of a type in which layoutOf found
+	// no pointers; bytes need no alignment. The conversion is pattern (1) of
+	// unsafe.Pointer: T has at least one byte.
 	return unsafe.Slice((*byte)(unsafe.Pointer(v)), unsafe.Sizeof(*v))
 }
 
-// layout tells where the parts of a Go value are in a message.
+// layout describes where the parts of a Go value are in a message.
 type layout struct {
-	runs   []run // all but padding and blank fields
-	bools  []run // those bytes of runs that hold bools
+	runs   []run // everything but padding and blank fields
+	bools  []run // the bytes of runs that hold bools
 	size   int   // of the message that Append writes
-	padded int   // with the padding at the end of struct { long mtype; ... }
-	solid  bool  // the only run is the whole message
+	padded int   // with the trailing padding of struct { long mtype; ... }
+	solid  bool  // a single run covers the whole message
 }
 
-// run is a piece of n bytes with no padding within.
+// run is a sequence of n bytes without padding.
 type run struct {
 	g, c, n int // the offset in Go's memory and in the message, the length
 }
 
 func (l *layout) sizeError(t reflect.Type, got int) error {
+	text := fmt.Sprintf("codec: Struct[%v]: message of %d bytes, not of %d", t, got, l.size)
 	if l.padded != l.size {
-		return fmt.Errorf("codec: Struct[%v]: message of %d bytes, not of %d, nor of %d with padding", t, got, l.size, l.padded)
+		text += fmt.Sprintf(", nor of %d with padding", l.padded)
 	}
-	return fmt.Errorf("codec: Struct[%v]: message of %d bytes, not of %d", t, got, l.size)
+	// The usual mistakes with the mtype are off by exactly its size.
+	switch {
+	case got == l.size+longSize || got == l.padded+longSize:
+		text += fmt.Sprintf("; a C long (%d bytes) too long: sizeof m includes the mtype, "+
+			"pass sizeof m - sizeof(long) to msgsnd", longSize)
+	case got > 0 && (got == l.size-longSize || got == l.padded-longSize):
+		text += fmt.Sprintf("; a C long (%d bytes) too short: sizeof m includes the mtype, the text of a message does not, "+
+			"so T has no field for it, and sizeof(long) is subtracted from the size of the whole struct only", longSize)
+	}
+	return errors.New(text)
 }
 
 const (
@@ -138,10 +151,10 @@ func layoutOf(t reflect.Type) (layout, error) {
 		return layout{}, err
 	}
 	if size == 0 {
-		return layout{}, fmt.Errorf("it has no bytes")
+		return layout{}, errors.New("it has no bytes")
 	}
-	// The text of a message begins right behind mtype. Where a long is shorter
-	// than an int64, the first member may not: the offset counts from mtype.
+	// The text of a message begins right after mtype. If a long is shorter than an
+	// int64, the first member may have padding before it: offsets are from mtype.
 	begin := longSize
 	if t.Kind() != reflect.Struct {
 		begin = roundUp(begin, align)
@@ -154,8 +167,8 @@ func layoutOf(t reflect.Type) (layout, error) {
 	return l, nil
 }
 
-// place adds the parts of t, which is at offset g in Go's memory and, from
-// mtype, at offset c of C's struct. It returns where t's last member ends.
+// place adds the parts of t, which is at offset g in Go's memory and at offset c
+// of C's struct, counted from mtype. It returns the end of t's last member.
 func (l *layout) place(t reflect.Type, g, c int) (end int) {
 	switch t.Kind() {
 	case reflect.Struct:
@@ -177,7 +190,7 @@ func (l *layout) place(t reflect.Type, g, c int) (end int) {
 			}
 			return c + t.Len()*size
 		}
-		// Numbers and bools have no padding between them: one run.
+		// There is no padding between numbers or bools: one run.
 	}
 	r := run{g, c - longSize, int(t.Size())}
 	l.runs = addRun(l.runs, r)
@@ -187,7 +200,7 @@ func (l *layout) place(t reflect.Type, g, c int) (end int) {
 	return c + r.n
 }
 
-// addRun appends r, or lengthens the last run when r goes on where it ends.
+// addRun appends r, or extends the last run if r follows it directly.
 func addRun(runs []run, r run) []run {
 	if r.n == 0 {
 		return runs
@@ -199,8 +212,8 @@ func addRun(runs []run, r run) []run {
 	return append(runs, r)
 }
 
-// measure returns C's size and alignment of t, or which part of t, named by
-// its path, has no fixed size or holds a pointer.
+// measure returns the size and alignment of t in C. The error names, by its path,
+// the part of t that has no fixed size or contains a pointer.
 func measure(t reflect.Type, path string) (size, align int, err error) {
 	switch t.Kind() {
 	case reflect.Bool, reflect.Int8, reflect.Uint8, reflect.Int16, reflect.Uint16,
@@ -238,9 +251,9 @@ func measure(t reflect.Type, path string) (size, align int, err error) {
 	return 0, 0, fmt.Errorf("%s is of type %v: only numbers, bools, and arrays and structs of them have a fixed size and no pointers", what, t)
 }
 
-// cAlign is the alignment of a number of size bytes as a member of a struct.
-// It is the size, save on 386 (System V ABI), and what Go has, save on arm,
-// mips and mipsle.
+// cAlign returns the alignment in C of a number of size bytes as a member of a
+// struct: its size, except on 386 (System V ABI). Go's own alignment differs on
+// arm, mips and mipsle.
 func cAlign(size int) int {
 	if runtime.GOARCH == "386" {
 		return min(size, 4)

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"math"
 	"reflect"
+	"strconv"
+	"strings"
 	"structs"
 	"testing"
 	"time"
@@ -25,8 +27,7 @@ func native(values ...any) string {
 	return string(text)
 }
 
-// Here are types whose layout is the same on every GOARCH; clayout_test.go
-// has the others.
+// These types have the same layout on every GOARCH; clayout_test.go has others.
 func TestStructRoundTrip(t *testing.T) {
 	roundTrip(t, codec.Struct[struct{ Data int32 }](), struct{ Data int32 }{-7}, struct{ Data int32 }{1}, native(int32(-7)))
 	roundTrip(t, codec.Struct[uint16](), 0xABCD, 1, native(uint16(0xABCD)))
@@ -52,7 +53,7 @@ func TestStructRoundTrip(t *testing.T) {
 	roundTrip(t, codec.Struct[padded](), v, e,
 		native(int8(1), [3]byte{}, int32(-2), int16(3), int8(4), int8(0), int16(5), int8(6), int8(0), true, [3]byte{}))
 
-	// Unexported fields are members, marks of no size are none.
+	// Unexported fields are members; markers of size 0 take no space.
 	type plain struct {
 		_ structs.HostLayout
 		a uint16
@@ -71,8 +72,8 @@ func codecText[T any](t *testing.T, c codec.Codec[T], v T) string {
 	return string(text)
 }
 
-// The padding and the blank fields of a Go value may hold anything, and so may
-// the storage behind dst.
+// The padding and the blank fields of a Go value may hold anything, as may the
+// storage after len(dst).
 func TestStructPaddingIsZero(t *testing.T) {
 	type padded struct {
 		A int8
@@ -143,9 +144,38 @@ func TestStructLengths(t *testing.T) {
 				if c.padded != c.size {
 					wantError(t, err, fmt.Sprintf("nor of %d with padding", c.padded))
 				}
+				// The mistakes that are off by the size of the mtype.
+				long := int(long)
+				for hint, want := range map[string]bool{
+					fmt.Sprintf("(%d bytes) too long: sizeof m includes the mtype", long):  n == c.size+long || n == c.padded+long,
+					fmt.Sprintf("(%d bytes) too short: sizeof m includes the mtype", long): n > 0 && (n == c.size-long || n == c.padded-long),
+				} {
+					if got := strings.Contains(err.Error(), hint); got != want {
+						t.Errorf("%s: Decode of %d bytes: %v; says %q: %t, want %t", c.name, n, err, hint, got, want)
+					}
+				}
 			}
 		}
 	}
+}
+
+// A program that passes sizeof m to msgsnd, and one whose Go side has a field
+// for the mtype.
+func TestStructNamesTheMistakeWithTheMtype(t *testing.T) {
+	type order struct {
+		ID    int32
+		Flags int32
+	}
+	type withType struct {
+		Type  int
+		ID    int32
+		Flags int32
+	}
+	const long = strconv.IntSize / 8
+	err := codec.Struct[order]().Decode(make([]byte, long+8), new(order))
+	wantError(t, err, fmt.Sprintf("message of %d bytes, not of 8", long+8), "pass sizeof m - sizeof(long) to msgsnd")
+	err = codec.Struct[withType]().Decode(make([]byte, 8), new(withType))
+	wantError(t, err, fmt.Sprintf("message of 8 bytes, not of %d", long+8), "T has no field for it")
 }
 
 func lengthsOf[T any]() func(n int) (bool, error) {
@@ -193,7 +223,7 @@ func TestStructRefuses(t *testing.T) {
 	}
 }
 
-// Bits that are no number to Go go through unchanged.
+// Bit patterns that are not a number pass through unchanged.
 func TestStructKeepsBits(t *testing.T) {
 	v := math.Float64frombits(0x7FF0_0000_0000_0001) // a signalling NaN
 	c := codec.Struct[[1]float64]()

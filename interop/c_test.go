@@ -28,11 +28,11 @@ func TestC(t *testing.T) { c.test(t) }
 // The structs of testdata/c/records.h.
 type (
 	single struct{ Data int32 }
-	holed  struct { // with the hole at its end that the long in front of it brings
+	padded struct { // with the trailing padding of a struct that begins with a long
 		Data int32
 		_    [0]int
 	}
-	whole struct { // with a long too much
+	whole struct { // a long too large
 		Data int32
 		_    int
 	}
@@ -99,13 +99,13 @@ func cCases() []testCase {
 	return slices.Concat(
 		payloads(),
 		[]testCase{
-			// A message of strlen()+1 bytes; Go fills C's array.
+			// C sends strlen()+1 bytes; Go sends the whole array.
 			sends("cstring", nothing, codec.CString(32), "hello"),
 			receives("cstring", "cstring", nothing, codec.CString(32), "hello", "hello"),
 		},
 		both("int", long, codec.Struct[int32](), -70000, "-70000"),
 		both("sizeof", long, codec.Struct[single](), single{-70000}, "-70000"),
-		[]testCase{receives("sizeof-checked", "sizeof-checked", long, codec.Struct[holed](), holed{Data: -70000}, "-70000")},
+		[]testCase{receives("sizeof-checked", "sizeof-checked", long, codec.Struct[padded](), padded{Data: -70000}, "-70000")},
 		both("whole", long, codec.Struct[whole](), whole{Data: -70000}, "-70000"),
 		both("flat", long, codec.Struct[flat](), f, "-70000 -300 resize 19.5 f"),
 		both("padding", long, codec.Struct[padding](), padding{'a', -70000, 1, 0.1, -2}, "a -70000 1 0.1 -2"),

@@ -19,8 +19,8 @@ import (
 	"github.com/chanmq/chanmq"
 )
 
-// The programs under examples/ that talk to other languages, run to their end
-// and interrupted. Each has a queue of its own, and leaves none.
+// The programs in examples/ that talk to other languages, run to the end and
+// interrupted. Each uses a queue of its own, and leaves none.
 var examples = []testCase{
 	{"phpworkers", noEmulator, func(t *testing.T, _ *language) { testPHPWorkers(t) }},
 	{"phpworkers-interrupted", noEmulator, func(t *testing.T, _ *language) {
@@ -97,7 +97,7 @@ func testPIDReply(t *testing.T) {
 	want := []string{"1 squared is 1", "2 squared is 4", "3 squared is 9", "4 squared is 16"}
 	for client, got := range answers {
 		if !slices.Equal(got, want) {
-			t.Errorf("%s was told %v", client, got)
+			t.Errorf("%s got the answers %v", client, got)
 		}
 	}
 	leavesNoQueue(t, lines[0])
@@ -131,21 +131,21 @@ func interrupted(t *testing.T, name string, args ...string) {
 	p := start(t, example(t, name, args...)...)
 	first := p.line()
 	defer leavesNoQueue(t, first)
-	p.line() // it is at work
+	p.line() // it is working
 	if err := p.cmd.Process.Signal(syscall.SIGINT); err != nil {
 		t.Fatal(err)
 	}
 	out, err := p.result()
 	var exit *exec.ExitError
 	if !errors.As(err, &exit) || exit.ExitCode() != 1 {
-		t.Errorf("it ends with %v, want exit status 1; it says %.200s", err, out)
+		t.Errorf("it ended with %v, want exit status 1; it printed %.200s", err, out)
 	}
 	if complaint := p.stderr.String(); !strings.HasPrefix(complaint, name+": ") {
-		t.Errorf("it does not say why it ends, but %q", complaint)
+		t.Errorf("it printed %q to standard error, want the reason why it ended", complaint)
 	}
 }
 
-// leavesNoQueue checks that the queues of an example's first line are gone.
+// leavesNoQueue checks that the queues in the first line of an example are removed.
 func leavesNoQueue(t *testing.T, first string) {
 	t.Helper()
 	ids := regexp.MustCompile(`msqid (\d+)`).FindAllStringSubmatch(first, -1)

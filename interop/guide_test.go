@@ -8,8 +8,6 @@ import (
 	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
-	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,14 +15,15 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/testkit"
 )
 
-const guide = "../docs/interop.md"
+const matrixFile = "../docs/interop-matrix.md"
 
-var update = flag.Bool("update", false, "write the matrix in docs/interop.md anew")
+var update = flag.Bool("update", false, "rewrite the generated part of docs/interop-matrix.md")
 
-// The Go side of the guide's programs: answerOrders for those that speak JSON,
-// answerStructs for C. Both return when they have answered one.
+// The Go side of the programs in the guide: answerOrders for those that use JSON,
+// answerStructs for C. Both answer one order and return.
 
 func answerOrders(ctx context.Context, key chanmq.Key) error {
 	type Order struct {
@@ -53,7 +52,7 @@ func answerOrders(ctx context.Context, key chanmq.Key) error {
 }
 
 func answerStructs(ctx context.Context, key chanmq.Key) error {
-	type Order struct { // the members behind mtype
+	type Order struct { // the members after mtype
 		ID    int32
 		Name  [32]byte
 		Price float64
@@ -78,7 +77,7 @@ func answerStructs(ctx context.Context, key chanmq.Key) error {
 	return answers.Send(ctx, 2, Answer{m.Value.ID, m.Value.Price * 1.2})
 }
 
-// channelOfOrders is what a service does instead of one Receive.
+// channelOfOrders is how a service receives, instead of a single Receive.
 func channelOfOrders(ctx context.Context, queue *chanmq.Queue[[]byte], handle func(int64, []byte)) error {
 	received := queue.Receiver(ctx, chanmq.OfType(1))
 	defer received.Close()
@@ -108,10 +107,10 @@ func TestGuide(t *testing.T) {
 				defer close(done)
 				answered = test.answer(ctx, q.Key())
 			}()
-			// Before q is removed, or Create would make it anew.
+			// Before q is removed: otherwise Create could create it again.
 			t.Cleanup(func() { cancel(); <-done })
 			if got, want := test.l.start(t, "guide", strconv.Itoa(int(q.Key()))).wait(), "order 7: 5.40"; got != want {
-				t.Errorf("the program says %q, want %q", got, want)
+				t.Errorf("the program printed %q, want %q", got, want)
 			}
 			if <-done; answered != nil {
 				t.Error(answered)
@@ -132,72 +131,30 @@ func TestGuide(t *testing.T) {
 			t.Errorf("ended with %v", err)
 		}
 	})
-	t.Run("code", testGuideCode)
+	t.Run("code", func(t *testing.T) { // each block is part of a file that a test runs
+		testkit.Quotes(t, "..", "docs/interop.md", "c", "go", "perl", "php", "python")
+	})
 	t.Run("matrix", testGuideMatrix)
 }
 
-// Every block of code in the guide stands in a file that a test runs. A comment
-// in front of it names the file; the block is lines of it, one after the other,
-// less their indentation.
-func testGuideCode(t *testing.T) {
-	text := readGuide(t)
-	blocks := regexp.MustCompile("(?m)(?:^<!-- (.*) -->\n)?^```(c|go|perl|php|python)\n((?s:.*?))^```$").FindAllStringSubmatch(text, -1)
-	if len(blocks) == 0 {
-		t.Fatal("no code")
-	}
-	for _, block := range blocks {
-		file, code := block[1], block[3]
-		if file == "" {
-			t.Errorf("no comment says which file has\n%s", code)
-			continue
-		}
-		source, err := os.ReadFile(filepath.Join("..", file))
-		if err != nil {
-			t.Error(err)
-			continue
-		}
-		if !hasLines(string(source), code) {
-			t.Errorf("%s does not have\n%s", file, code)
-		}
-	}
-}
-
-// hasLines reports whether the lines of code stand in source, all indented by
-// the same.
-func hasLines(source, code string) bool {
-	lines, wanted := strings.Split(source, "\n"), strings.Split(strings.TrimSuffix(code, "\n"), "\n")
-	for i := range lines {
-		indent, found := strings.CutSuffix(lines[i], wanted[0])
-		if !found || strings.TrimSpace(indent) != "" || i+len(wanted) > len(lines) {
-			continue
-		}
-		if slices.EqualFunc(lines[i:i+len(wanted)], wanted, func(line, want string) bool {
-			return line == want && want == "" || line == indent+want
-		}) {
-			return true
-		}
-	}
-	return false
-}
-
-// The architectures of the matrix, as CI's machine can run them.
+// The architectures of the matrix, on which the tests can run.
 var columns = []string{"amd64", "386", "arm64", "riscv64", "s390x"}
 
-// The matrix lists every test with another program, and where it runs.
+// The matrix lists every test with another program, and the architectures.
 func testGuideMatrix(t *testing.T) {
 	const begin, end = "<!-- matrix: begin -->\n", "<!-- matrix: end -->\n"
-	text := readGuide(t)
+	text := readFile(t, matrixFile)
 	before, rest, found := strings.Cut(text, begin)
 	got, after, found2 := strings.Cut(rest, end)
 	if !found || !found2 {
-		t.Fatalf("%s has no lines %q and %q", guide, begin, end)
+		t.Fatalf("%s has no lines %q and %q", matrixFile, begin, end)
 	}
 	want := matrix(t)
 	if got == want {
 		return
 	}
 	if *update {
-		if err := os.WriteFile(guide, []byte(before+begin+want+end+after), 0o644); err != nil {
+		if err := os.WriteFile(matrixFile, []byte(before+begin+want+end+after), 0o644); err != nil {
 			t.Fatal(err)
 		}
 		return
@@ -247,7 +204,7 @@ func matrix(t *testing.T) string {
 		}
 		what := func(key string) string {
 			if about[key] == "" {
-				t.Errorf("about does not say what %s of Test%s is", key, l.name)
+				t.Errorf("about has no entry for %s of Test%s", key, l.name)
 			}
 			return about[key]
 		}
@@ -283,7 +240,7 @@ func row(b *strings.Builder, cells ...string) {
 	fmt.Fprintf(b, "| %s |\n", strings.Join(cells, " | "))
 }
 
-// cells says for each architecture whether the test runs there.
+// cells returns a mark for each architecture: whether the test runs there.
 func (l *language) cells(tc *testCase) []string {
 	var cells []string
 	for _, goarch := range columns {
@@ -296,32 +253,32 @@ func (l *language) cells(tc *testCase) []string {
 	return cells
 }
 
-// about says what a test, or a payload, is.
+// about describes the tests and payloads.
 var about = map[string]string{
 	"text":    "text in UTF-8, no NUL",
 	"bytes":   "all 256 values of a byte",
-	"empty":   "a message of no bytes",
-	"largest": "8192 bytes, the default of msgmax",
+	"empty":   "an empty message",
+	"largest": "8192 bytes, the default msgmax",
 	"json":    "JSON",
 	"network": "numbers in network byte order, and text",
-	"struct":  "int, short, char[16], double, as C has them",
+	"struct":  "int, short, char[16], double, as in C",
 	"long":    "C's long",
 
-	"cstring":        "text with its NUL (`codec.CString`)",
+	"cstring":        "text with a terminating NUL (`codec.CString`)",
 	"int":            "one int",
-	"sizeof":         "the members behind mtype, `sizeof m - sizeof m.mtype` bytes: with the hole at the end",
-	"sizeof-checked": "the same, where C insists on that size",
-	"whole":          "the same, `sizeof m` bytes by mistake: a long too much",
-	"flat":           "as sizeof, several members",
-	"padding":        "a struct with holes",
+	"sizeof":         "the members after mtype, `sizeof m - sizeof m.mtype` bytes: with trailing padding",
+	"sizeof-checked": "the same, if C requires that size",
+	"whole":          "the same, `sizeof m` bytes by mistake: a long too large",
+	"flat":           "the same, with several members",
+	"padding":        "a struct with padding",
 	"arrays":         "arrays of int, double (two-dimensional) and unsigned char",
-	"nested":         "structs in a struct, and an array of them; long",
-	"strings":        "char arrays, padded with NULs or full",
-	"numbers":        "one of each type of number, at its limit",
+	"nested":         "structs in a struct, and an array of structs; long",
+	"strings":        "char arrays, with NULs at the end or full",
+	"numbers":        "one of each type of number, with extreme values",
 	"type-max":       "LONG_MAX as mtype",
 
-	"type-default": "the type that Python sends by default: 1",
-	"type-wide":    "a type over 32 bits; a 32-bit receiver gets its lower half",
+	"type-default": "the default type of Python: 1",
+	"type-wide":    "a type of more than 32 bits; a 32-bit receiver gets its lower half",
 
 	"raw-int":            "an int with serialize=false",
 	"raw-float":          "a float with serialize=false",
@@ -343,39 +300,39 @@ var about = map[string]string{
 	"except": "types 3, 1, 2, taken with MSG_EXCEPT",
 
 	"wait/receive":     "it waits for a message from Go",
-	"wait/send":        "it waits for room in a full queue",
-	"wait/go-receives": "Go waits, on a channel, for its message",
-	"wait/go-sends":    "Go waits until it has made room",
-	"queue/created":    "it makes the queue with ftok, Go opens it",
-	"queue/found":      "Go makes the queue with FTok, it finds it",
-	"queue/stat":       "its IPC_STAT tells what Go did",
+	"wait/send":        "it waits for space in a full queue",
+	"wait/go-receives": "Go waits on a channel for its message",
+	"wait/go-sends":    "Go waits until it has received from a full queue",
+	"queue/created":    "it creates the queue with ftok, Go opens it",
+	"queue/found":      "Go creates the queue with FTok, it opens it",
+	"queue/stat":       "its IPC_STAT shows what Go did",
 	"queue/removed":    "it removes the queue on which Go waits",
 	"queue/go-removes": "Go removes the queue on which it waits",
 	"reply/pid":        "3 clients, 2 Go servers; the answer's mtype is the client's pid",
 
 	"errors/empty":             "IPC_NOWAIT on an empty queue",
-	"errors/too-large":         "its buffer is too small; the message stays",
+	"errors/too-large":         "its buffer is too small; the message stays in the queue",
 	"errors/truncate":          "the same with MSG_NOERROR; the rest of the message is lost",
 	"errors/full":              "IPC_NOWAIT on a full queue",
-	"errors/removed":           "a queue that is gone",
-	"errors/too-large-to-send": "over the library's own default of 2048 bytes",
-	"errors/wide-character":    "a character over 255, not encoded, is not sent",
+	"errors/removed":           "a removed queue",
+	"errors/too-large-to-send": "more than the library's default limit of 2048 bytes",
+	"errors/wide-character":    "text with a character over 255 that is not encoded is not sent",
 	"errors/type-over-int":     "a type over 2,147,483,647 is not sent",
 	"errors/null":              "null with serialize=false is not sent",
-	"errors/not-serialized":    "plain text where serialized is expected; the message is lost",
+	"errors/not-serialized":    "plain text instead of a serialized value; the message is lost",
 
-	"ipcmk":          "the queue that it makes: key, msqid, permissions",
-	"ipcs":           "key, owner, permissions, counts, times, pids as Stat and List tell them",
-	"ipcs-after-set": "permissions and size that Set has changed",
+	"ipcmk":          "the queue that it creates: key, msqid, permissions",
+	"ipcs":           "key, owner, permissions, counts, times and pids, the same as in Stat and List",
+	"ipcs-after-set": "permissions and size changed by Set",
 	"ipcs-limits":    "`ipcs -l` and ReadLimits",
-	"ipcrm-id":       "`ipcrm -q`: every call that waits ends with ErrRemoved",
+	"ipcrm-id":       "`ipcrm -q`: every waiting call returns ErrRemoved",
 	"ipcrm-key":      "`ipcrm -Q`: the same",
 	"umask":          "permissions do not depend on the umask, on either side",
-	"setpriv":        "permissions 0622: another user may send, and not receive",
-	"unshare":        "an IPC namespace of its own, as in a container: no such queue",
-	"nsenter":        "a process that joins the namespace finds it",
+	"setpriv":        "permissions 0622: another user may send but not receive",
+	"unshare":        "in another IPC namespace, as in a container, the queue does not exist",
+	"nsenter":        "a process that joins the namespace finds the queue",
 
-	"phpworkers":             "a pool of Go workers that PHP feeds",
+	"phpworkers":             "a pool of Go workers with jobs from PHP",
 	"phpworkers-interrupted": "the same, ended by SIGINT: no queue is left",
 	"pidreply":               "C clients, Go servers, pid as mtype",
 	"pidreply-interrupted":   "the same, ended by SIGINT",
@@ -383,9 +340,9 @@ var about = map[string]string{
 	"priority-interrupted":   "the same, ended by SIGINT",
 }
 
-func readGuide(t *testing.T) string {
+func readFile(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile(guide)
+	text, err := os.ReadFile(name)
 	if err != nil {
 		t.Fatal(err)
 	}

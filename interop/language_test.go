@@ -18,19 +18,19 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-// language is one whose programs in testdata all take the same arguments, as
-// their first lines tell. They are
+// language is a language with programs in testdata. They take the same arguments in
+// every language:
 //
 //	send QUEUE KIND, receive QUEUE KIND    one message, or a few
 //	errors QUEUE CASE                      one call that fails
 //	queue create|find|stat|remove ...      the queue itself
 //	client REQUESTS REPLIES N              asks a server
 type language struct {
-	name    string // as in the tests' names
+	name    string // as in the names of the tests
 	byID    bool   // the programs take a msqid, not a key
-	clients bool   // so does client, whatever the others take
-	// builds reports that the programs are compiled for the architecture of
-	// the test; the other languages exist for that of the machine only.
+	clients bool   // the program client takes a msqid, even if the others do not
+	// builds means that the programs are compiled for the architecture of the
+	// test; those of the other languages run on that of the machine only.
 	builds  bool
 	eidrm   string // what receive prints when its queue is removed
 	command func(t *testing.T, program string) []string
@@ -44,19 +44,20 @@ type testCase struct {
 	run   func(t *testing.T, l *language)
 }
 
-// requirement is what a test needs of the architectures of Go and of the other
+// requirement is what must be the same in the architectures of Go and of the other
 // program.
 type requirement int
 
 const (
-	nothing    requirement = iota // its payload is the same bytes everywhere
+	nothing    requirement = iota // the payload has the same bytes everywhere
 	byteOrder                     // fixed-width numbers, no longs
 	long                          // C's long
-	noEmulator                    // see examples
+	noEmulator                    // Go must not be emulated: see examples
 )
 
-// architecture is what numbers in memory depend on. Alignment does not come into it:
-// the structs that cross it here have their doubles at multiples of eight.
+// architecture is what the representation of numbers depends on. Alignment does not
+// matter here: the structs that are sent between architectures have their doubles at
+// multiples of eight.
 type architecture struct {
 	bigEndian bool
 	long      int // bytes
@@ -71,8 +72,8 @@ var architectures = map[string]architecture{
 	"s390x":   {true, 8},
 }
 
-// runsOn reports whether a program of the language on one architecture and Go
-// on another can be tested together.
+// runsOn reports whether the test can run with a program of the language on one
+// architecture and Go on another.
 func (c testCase) runsOn(l *language, goarch, machine string) bool {
 	if l.builds {
 		return true
@@ -89,12 +90,12 @@ func (c testCase) runsOn(l *language, goarch, machine string) bool {
 	return true
 }
 
-// unmet says why a test does not run here.
+// unmet returns the reason why a test does not run here.
 func (r requirement) unmet() string {
 	if r == noEmulator {
-		return "qemu-user 7.2 now and then lets a fork of a busy program hang"
+		return "with qemu-user 7.2 a fork of a busy program sometimes hangs"
 	}
-	return fmt.Sprintf("the other program is for %s, whose numbers are not those of %s in memory", machine(), runtime.GOARCH)
+	return fmt.Sprintf("the other program is for %s, which represents numbers differently from %s", machine(), runtime.GOARCH)
 }
 
 func (l *language) test(t *testing.T) {
@@ -114,7 +115,7 @@ func (l *language) start(t *testing.T, program string, args ...string) *peer {
 	return start(t, append(l.command(t, program), args...)...)
 }
 
-// queue makes a queue and returns what the programs are told of it.
+// queue creates a queue and returns its address for the programs: msqid or key.
 func (l *language) queue(t *testing.T) (q *chanmq.Queue[[]byte], address string) {
 	t.Helper()
 	if l.byID {
@@ -125,10 +126,10 @@ func (l *language) queue(t *testing.T) (q *chanmq.Queue[[]byte], address string)
 	return q, strconv.Itoa(int(q.Key()))
 }
 
-// messageType is the type of every message that does not say otherwise.
+// messageType is the type of messages unless a test uses another.
 const messageType = 7
 
-// sends is the test of a program that sends one message of the kind.
+// sends is the test in which the program sends one message of the kind.
 func sends[T any](kind string, needs requirement, c codec.Codec[T], want T) testCase {
 	return sendsType(kind, needs, c, messageType, want)
 }
@@ -144,8 +145,8 @@ func sendsType[T any](kind string, needs requirement, c codec.Codec[T], typ int6
 	}}
 }
 
-// receives is the test of a program that receives what Go sends, and prints it.
-// as is what the program is told that it is.
+// receives is the test in which Go sends value, and the program receives and prints
+// it. as is the KIND argument of the program.
 func receives[T any](kind, as string, needs requirement, c codec.Codec[T], value T, want string) testCase {
 	return testCase{"receive/" + kind, needs, func(t *testing.T, l *language) {
 		q, address := l.queue(t)
@@ -157,7 +158,7 @@ func receives[T any](kind, as string, needs requirement, c codec.Codec[T], value
 	}}
 }
 
-// both is sends and receives of the same value.
+// both returns sends and receives of the same value.
 func both[T any](kind string, needs requirement, c codec.Codec[T], value T, shown string) []testCase {
 	return []testCase{
 		sends(kind, needs, c, value),
@@ -171,7 +172,7 @@ func payloads() []testCase {
 	for i := range every {
 		every[i] = byte(i)
 	}
-	largest := make([]byte, 8192) // msgmax, unless somebody changed it
+	largest := make([]byte, 8192) // the default msgmax
 	for i := range largest {
 		largest[i] = byte(i % 251)
 	}
@@ -187,8 +188,7 @@ func payloads() []testCase {
 	return cases
 }
 
-// behaviours are the tests of what the programs do with a queue, whatever is in
-// the messages.
+// behaviours are the tests that do not depend on the content of messages.
 func behaviours() []testCase {
 	return []testCase{
 		{"send/types", nothing, sendTypes},
@@ -254,7 +254,7 @@ func receiveExcept(t *testing.T, l *language) {
 		t.Errorf("got %q, want %q", got, want)
 	}
 	if m := receive(t, q, chanmq.Any()); m.Type != 3 {
-		t.Errorf("left is type %d, want 3", m.Type)
+		t.Errorf("the message left has type %d, want 3", m.Type)
 	}
 }
 
@@ -276,7 +276,7 @@ func waitReceive(t *testing.T, l *language) {
 	}
 }
 
-// The program waits for room in a full queue until Go receives.
+// The program waits for space in a full queue until Go receives.
 func waitSend(t *testing.T, l *language) {
 	q, address := l.queue(t)
 	fill(t, q)
@@ -284,14 +284,14 @@ func waitSend(t *testing.T, l *language) {
 	p.blocked()
 	receive(t, q, chanmq.OfType(9))
 	if got, want := p.wait(), "sent"; got != want {
-		t.Errorf("the program says %q, want %q", got, want)
+		t.Errorf("the program printed %q, want %q", got, want)
 	}
 	if m := receive(t, q, chanmq.OfType(messageType)); string(m.Value) != "Grüße" {
 		t.Errorf("got %q", m.Value)
 	}
 }
 
-// Go waits for a message, on a channel, until the program sends one.
+// Go waits on a channel until the program sends a message.
 func waitGoReceives(t *testing.T, l *language) {
 	q, address := l.queue(t)
 	r := q.Receiver(deadlineContext(t), chanmq.Any())
@@ -306,7 +306,7 @@ func waitGoReceives(t *testing.T, l *language) {
 	}
 }
 
-// Go waits for room in a full queue until the program receives.
+// Go waits for space in a full queue until the program receives.
 func waitGoSends(t *testing.T, l *language) {
 	q, address := l.queue(t)
 	fill(t, q)
@@ -322,7 +322,7 @@ func waitGoSends(t *testing.T, l *language) {
 	}
 }
 
-// meetingPoint makes a file, and a project id for which ftok's key is free.
+// meetingPoint creates a file and finds a project id whose ftok key is unused.
 func meetingPoint(t *testing.T) (path string, proj byte, key chanmq.Key) {
 	t.Helper()
 	path = filepath.Join(t.TempDir(), "queue")
@@ -343,24 +343,24 @@ func meetingPoint(t *testing.T) (path string, proj byte, key chanmq.Key) {
 		}
 		q.Close()
 	}
-	t.Fatal("every key is taken")
+	t.Fatal("every key is in use")
 	return
 }
 
-// The program makes a queue with ftok's key, and Go opens it.
+// The program creates a queue with the key of ftok, and Go opens it.
 func queueCreated(t *testing.T, l *language) {
 	path, proj, key := meetingPoint(t)
-	told := strings.Fields(l.start(t, "queue", "create", path, string(proj)).wait())
+	printed := strings.Fields(l.start(t, "queue", "create", path, string(proj)).wait())
 	q, err := chanmq.Open(key)
 	if err != nil {
-		t.Fatalf("%v; the program says %v", err, told)
+		t.Fatalf("%v; the program printed %v", err, printed)
 	}
 	removed(t, q)
-	if want := strconv.Itoa(int(key)); told[0] != want {
-		t.Errorf("the program's key is %s, ours %s", told[0], want)
+	if want := strconv.Itoa(int(key)); printed[0] != want {
+		t.Errorf("the program's key is %s, ours %s", printed[0], want)
 	}
-	if want := strconv.Itoa(q.ID()); len(told) > 1 && told[1] != want {
-		t.Errorf("the program's msqid is %s, ours %s", told[1], want)
+	if want := strconv.Itoa(q.ID()); len(printed) > 1 && printed[1] != want {
+		t.Errorf("the program's msqid is %s, ours %s", printed[1], want)
 	}
 	stat, err := q.Stat()
 	if err != nil {
@@ -374,7 +374,7 @@ func queueCreated(t *testing.T, l *language) {
 	}
 }
 
-// Go makes a queue with ftok's key, and the program finds it.
+// Go creates a queue with the key of FTok, and the program opens it.
 func queueFound(t *testing.T, l *language) {
 	path, proj, key := meetingPoint(t)
 	q, err := chanmq.Create(key, 0o600, chanmq.WithExclusive())
@@ -382,16 +382,16 @@ func queueFound(t *testing.T, l *language) {
 		t.Fatal(err)
 	}
 	removed(t, q)
-	told := strings.Fields(l.start(t, "queue", "find", path, string(proj)).wait())
-	if want := strconv.Itoa(int(key)); told[0] != want {
-		t.Errorf("the program's key is %s, ours %s", told[0], want)
+	printed := strings.Fields(l.start(t, "queue", "find", path, string(proj)).wait())
+	if want := strconv.Itoa(int(key)); printed[0] != want {
+		t.Errorf("the program's key is %s, ours %s", printed[0], want)
 	}
-	if want := strconv.Itoa(q.ID()); len(told) > 1 && told[1] != want {
-		t.Errorf("the program's msqid is %s, ours %s", told[1], want)
+	if want := strconv.Itoa(q.ID()); len(printed) > 1 && printed[1] != want {
+		t.Errorf("the program's msqid is %s, ours %s", printed[1], want)
 	}
 }
 
-// The program's IPC_STAT tells what Go has done.
+// The program's IPC_STAT shows what Go has done.
 func queueStat(t *testing.T, l *language) {
 	q, address := l.queue(t)
 	sendThree(t, q)
@@ -412,12 +412,12 @@ func queueStat(t *testing.T, l *language) {
 	}
 }
 
-// misreadsMode reports an emulator whose IPC_STAT tells a mode of 0: qemu-user
-// 7.2 for big-endian machines.
+// misreadsMode reports whether the emulator returns mode 0 in IPC_STAT: qemu-user 7.2
+// for big-endian machines.
 func misreadsMode() bool { return emulated() && architectures[runtime.GOARCH].bigEndian }
 
-// emulatedStat leaves out what qemu-user 7.2 gets wrong in IPC_STAT: the pid of
-// the last receiver everywhere, the mode and both pids on big-endian machines.
+// emulatedStat removes the fields that qemu-user 7.2 gets wrong in IPC_STAT: the pid
+// of the last receiver everywhere, and the mode and both pids on big-endian machines.
 func emulatedStat(stat string) string {
 	var kept []string
 	for _, field := range strings.Fields(stat) {
@@ -430,7 +430,7 @@ func emulatedStat(stat string) string {
 	return strings.Join(kept, " ")
 }
 
-// The program removes the queue on which Go waits.
+// The program removes the queue while Go waits on it.
 func queueRemoved(t *testing.T, l *language) {
 	q, address := l.queue(t)
 	r := q.Receiver(deadlineContext(t), chanmq.Any())
@@ -453,7 +453,7 @@ func queueRemoved(t *testing.T, l *language) {
 	}
 }
 
-// Go removes the queue on which the program waits.
+// Go removes the queue while the program waits on it.
 func queueGoRemoves(t *testing.T, l *language) {
 	q, address := l.queue(t)
 	p := l.start(t, "receive", address, "text")
@@ -466,12 +466,12 @@ func queueGoRemoves(t *testing.T, l *language) {
 		t.Errorf("the program did not fail")
 	}
 	if got != l.eidrm {
-		t.Errorf("the program says %q, want %q", got, l.eidrm)
+		t.Errorf("the program printed %q, want %q", got, l.eidrm)
 	}
 }
 
-// Clients ask for squares, each takes the answers of its own pid's type, and
-// two Go servers answer.
+// Clients ask for squares, and each receives the answers whose type is its pid. Two
+// Go servers answer.
 func replyPID(t *testing.T, l *language) {
 	const clients, questions = 3, 20
 	var requests, replies *chanmq.Queue[[]byte]
@@ -506,7 +506,7 @@ func replyPID(t *testing.T, l *language) {
 	}
 }
 
-// serve answers the questions that come in, as C structs or as text.
+// serve answers questions, which are C structs or text.
 func serve(in <-chan chanmq.Message[[]byte], replies *chanmq.Queue[[]byte], structs bool) error {
 	type question struct{ PID, Number int32 }
 	type answer struct {
@@ -538,8 +538,8 @@ func serve(in <-chan chanmq.Message[[]byte], replies *chanmq.Queue[[]byte], stru
 	return nil
 }
 
-// failure is the test of a call that fails, or truncates, in the program. after
-// is what becomes of the messages that prepare has sent.
+// failure is the test of a call that fails, or truncates, in the program. after is
+// what must have happened to the messages that prepare has sent.
 func failure(name string, prepare func(*testing.T, *chanmq.Queue[[]byte]), want string, after aftermath) testCase {
 	return testCase{"errors/" + name, nothing, func(t *testing.T, l *language) {
 		q, address := l.queue(t)
@@ -549,7 +549,7 @@ func failure(name string, prepare func(*testing.T, *chanmq.Queue[[]byte]), want 
 			before = messages(t, q)
 		}
 		if got := l.start(t, "errors", address, name).wait(); got != want {
-			t.Errorf("the program says %q, want %q", got, want)
+			t.Errorf("the program printed %q, want %q", got, want)
 		}
 		switch after {
 		case left:
@@ -568,15 +568,15 @@ func failure(name string, prepare func(*testing.T, *chanmq.Queue[[]byte]), want 
 	}}
 }
 
-// errno is how the programs show the number of an error.
+// errno is how the programs print the number of an error.
 func errno(e syscall.Errno) string { return fmt.Sprintf("errno %d", e) }
 
 type aftermath int
 
 const (
-	left  aftermath = iota // all of them stand in the queue as before
-	taken                  // none does
-	gone                   // there is no queue any more
+	left  aftermath = iota // all of them are still in the queue
+	taken                  // none is
+	gone                   // the queue is removed
 )
 
 func empty(*testing.T, *chanmq.Queue[[]byte]) {}

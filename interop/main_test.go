@@ -1,11 +1,11 @@
 //go:build linux
 
 // Package interop_test runs programs in other languages against Go, over real
-// queues, in both directions. docs/interop.md tells what each test shows.
+// queues, in both directions. docs/interop-matrix.md describes each test.
 //
-// In a test's name, TestPHP/send/json, "send" and "receive" are what the other
-// program does. Where a tool is missing its tests are skipped, unless the
-// environment has CHANMQ_INTEROP=require: then they fail.
+// In the name of a test, such as TestPHP/send/json, "send" and "receive" are what the
+// other program does. Tests whose tool is not installed are skipped, or fail if the
+// environment has CHANMQ_INTEROP=require.
 package interop_test
 
 import (
@@ -20,7 +20,7 @@ import (
 	"time"
 )
 
-// deadline ends what would otherwise hang. It is far more than anything needs.
+// deadline ends what would otherwise hang. It is far longer than any test needs.
 const deadline = 30 * time.Second
 
 // binaries is the directory of the programs that the tests build.
@@ -39,7 +39,7 @@ func TestMain(m *testing.M) {
 	}())
 }
 
-// missing skips a test for want of something that is not the project's own.
+// missing skips a test that needs something that is not installed.
 func missing(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if os.Getenv("CHANMQ_INTEROP") == "require" {
@@ -48,7 +48,7 @@ func missing(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// tool finds a program, or skips the test.
+// tool returns the path of a program, or skips the test.
 func tool(t *testing.T, name, debian string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -58,10 +58,10 @@ func tool(t *testing.T, name, debian string) string {
 	return path
 }
 
-// machine is the GOARCH of the kernel, and so of the programs installed. It is
-// another one than runtime.GOARCH under an emulator, and for 386 on amd64.
+// machine returns the GOARCH of the kernel, and so of the installed programs. It
+// differs from runtime.GOARCH under an emulator, and for 386 on amd64.
 var machine = sync.OnceValue(func() string {
-	// Not the system call: an emulator answers that for the emulated machine.
+	// Not the system call: an emulator returns the emulated machine.
 	out, err := exec.Command("uname", "-m").Output()
 	if err != nil {
 		return runtime.GOARCH
@@ -76,7 +76,7 @@ var machine = sync.OnceValue(func() string {
 	}
 })
 
-// A port is an architecture that the tests may run under in an emulator.
+// port is an architecture on which the tests can run in an emulator.
 type port struct{ emulator, compiler, debian string }
 
 var ports = map[string]port{
@@ -93,7 +93,7 @@ func emulates(goarch, machine string) bool {
 	return goarch != machine && !(goarch == "386" && machine == "amd64")
 }
 
-// native is the command that runs a program built for runtime.GOARCH.
+// native returns the command that runs a program built for runtime.GOARCH.
 func native(t *testing.T, program string) []string {
 	t.Helper()
 	if !emulated() {
@@ -102,7 +102,7 @@ func native(t *testing.T, program string) []string {
 	return []string{tool(t, ports[runtime.GOARCH].emulator, "qemu-user-static"), program}
 }
 
-// A compiler is a C compiler for runtime.GOARCH and its flags.
+// compiler is a C compiler for runtime.GOARCH, with its flags.
 type compiler struct {
 	command []string
 	debian  string // the packages that it needs
@@ -119,11 +119,11 @@ func compilers() []compiler {
 		}
 	}
 	p := ports[runtime.GOARCH]
-	// Static, since the emulator finds no shared libraries of that machine.
+	// Static, since the shared libraries of that machine are not installed.
 	return []compiler{{[]string{p.compiler, "-static"}, p.debian}}
 }
 
-// workingCompiler returns the first compiler that makes a program, or what to
+// workingCompiler returns the first compiler that works. The error says what to
 // install.
 var workingCompiler = sync.OnceValues(func() (command []string, err error) {
 	probe := filepath.Join(binaries, "probe.c")

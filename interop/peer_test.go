@@ -29,8 +29,8 @@ type peer struct {
 	waited bool
 }
 
-// start runs a program, which is killed if it is still there when the test is
-// over, or at the deadline.
+// start starts a program. It is killed if it still runs at the end of the test, or at
+// the deadline.
 func start(t *testing.T, command ...string) *peer {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -49,13 +49,13 @@ func start(t *testing.T, command ...string) *peer {
 	t.Cleanup(func() {
 		cancel()
 		if !p.waited {
-			_ = p.cmd.Wait() // reaps it; that it was killed is no news
+			_ = p.cmd.Wait() // it was killed
 		}
 	})
 	return p
 }
 
-// run runs a program to its end and returns what it printed.
+// run runs a program to the end and returns its output.
 func run(t *testing.T, command ...string) string {
 	t.Helper()
 	return start(t, command...).wait()
@@ -72,8 +72,8 @@ func (p *peer) line() string {
 	return strings.TrimSuffix(line, "\n")
 }
 
-// result waits for the program and returns what it printed but not yet read,
-// and whether it failed.
+// result waits for the program. It returns the rest of its output, and an error if it
+// failed.
 func (p *peer) result() (string, error) {
 	p.t.Helper()
 	out, err := io.ReadAll(p.stdout)
@@ -84,7 +84,7 @@ func (p *peer) result() (string, error) {
 	return strings.TrimSuffix(string(out), "\n"), p.cmd.Wait()
 }
 
-// wait is result of a program that must not fail, nor complain.
+// wait is result for a program that must not fail, and must not print errors.
 func (p *peer) wait() string {
 	p.t.Helper()
 	out, err := p.result()
@@ -94,11 +94,11 @@ func (p *peer) wait() string {
 	return out
 }
 
-// blocked returns when the program has said that it will wait, and sleeps.
+// blocked returns once the program has printed "waiting" and sleeps.
 func (p *peer) blocked() {
 	p.t.Helper()
 	if line := p.line(); line != "waiting" {
-		p.t.Fatalf("%s says %q, want %q", p, line, "waiting")
+		p.t.Fatalf("%s printed %q, want %q", p, line, "waiting")
 	}
 	for end := time.Now().Add(deadline); time.Now().Before(end); time.Sleep(time.Millisecond) {
 		stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
@@ -115,7 +115,7 @@ func (p *peer) blocked() {
 
 func (p *peer) String() string { return strings.Join(p.cmd.Args, " ") }
 
-// context returns a ctx that ends at the deadline.
+// deadlineContext returns a ctx that ends at the deadline.
 func deadlineContext(t *testing.T) context.Context {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), deadline)
@@ -123,7 +123,7 @@ func deadlineContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// removed sees to it that a queue does not outlive the test.
+// removed makes sure that a queue does not outlive the test.
 func removed(t *testing.T, q *chanmq.Queue[[]byte]) *chanmq.Queue[[]byte] {
 	t.Helper()
 	t.Cleanup(func() {
@@ -137,7 +137,7 @@ func removed(t *testing.T, q *chanmq.Queue[[]byte]) *chanmq.Queue[[]byte] {
 	return q
 }
 
-// privateQueue makes a queue that other programs reach by its msqid.
+// privateQueue creates a queue that other programs use by its msqid.
 func privateQueue(t *testing.T) *chanmq.Queue[[]byte] {
 	t.Helper()
 	q, err := chanmq.Private(0o600)
@@ -147,7 +147,7 @@ func privateQueue(t *testing.T) *chanmq.Queue[[]byte] {
 	return removed(t, q)
 }
 
-// keyedQueue makes a queue under a key that nobody has.
+// keyedQueue creates a queue with an unused key.
 func keyedQueue(t *testing.T, perm fs.FileMode) *chanmq.Queue[[]byte] {
 	t.Helper()
 	for {
@@ -162,7 +162,7 @@ func keyedQueue(t *testing.T, perm fs.FileMode) *chanmq.Queue[[]byte] {
 	}
 }
 
-// receive takes a message, and fails the test when none comes.
+// receive receives a message, and fails the test if none arrives.
 func receive[T any](t *testing.T, q *chanmq.Queue[T], s chanmq.Selector) chanmq.Message[T] {
 	t.Helper()
 	m, err := q.Receive(deadlineContext(t), s)
@@ -172,7 +172,7 @@ func receive[T any](t *testing.T, q *chanmq.Queue[T], s chanmq.Selector) chanmq.
 	return m
 }
 
-// send puts a message into the queue, and fails the test when it cannot.
+// send sends a message, and fails the test if it cannot.
 func send[T any](t *testing.T, q *chanmq.Queue[T], typ int64, v T) {
 	t.Helper()
 	if err := q.Send(deadlineContext(t), typ, v); err != nil {
@@ -180,7 +180,7 @@ func send[T any](t *testing.T, q *chanmq.Queue[T], typ int64, v T) {
 	}
 }
 
-// fill sends messages until the queue has no room for one byte.
+// fill sends messages until not even one byte fits the queue.
 func fill(t *testing.T, q *chanmq.Queue[[]byte]) {
 	t.Helper()
 	for _, size := range []int{8192, 1024, 128, 16, 1} {
@@ -196,7 +196,7 @@ func fill(t *testing.T, q *chanmq.Queue[[]byte]) {
 	}
 }
 
-// messages is how many the queue holds.
+// messages returns the number of messages in the queue.
 func messages(t *testing.T, q *chanmq.Queue[[]byte]) int {
 	t.Helper()
 	stat, err := q.Stat()

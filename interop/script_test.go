@@ -49,8 +49,8 @@ func pythonCommand(t *testing.T, program string) []string {
 	return []string{path, filepath.Join("testdata", "python", program+".py")}
 }
 
-// pythonWithQueues is Debian's own Python rather than another one in PATH,
-// since it is the one that has Debian's module.
+// pythonWithQueues prefers Debian's Python to another one in PATH, since it is the
+// one that has Debian's module.
 var pythonWithQueues = sync.OnceValue(func() string {
 	for _, path := range []string{"/usr/bin/python3", "python3"} {
 		if exec.Command(path, "-c", "import sysv_ipc").Run() == nil {
@@ -66,8 +66,8 @@ func phpCommand(t *testing.T, program string) []string {
 	if !phpWithQueues() {
 		missing(t, "php: no extension sysvmsg (Debian: php-cli)")
 	}
-	// Warnings are what msg_receive and msg_send say beside their codes; on
-	// stderr they fail the tests that expect none.
+	// msg_receive and msg_send print warnings in addition to their error codes. On
+	// standard error they make tests fail that expect none.
 	return []string{path, "-d", "display_errors=stderr", filepath.Join("testdata", "php", program+".php")}
 }
 
@@ -75,7 +75,7 @@ var phpWithQueues = sync.OnceValue(func() bool {
 	return exec.Command("php", "-r", `exit(extension_loaded("sysvmsg") ? 0 : 1);`).Run() == nil
 })
 
-// order is what programs tell each other as JSON.
+// order is sent as JSON.
 type order struct {
 	ID    int     `json:"id"`
 	Qty   int     `json:"qty"`
@@ -83,8 +83,8 @@ type order struct {
 	Price float64 `json:"price"`
 }
 
-// record is struct { int id; short qty; char name[16]; double price; }, which
-// the languages make with their pack.
+// record is struct { int id; short qty; char name[16]; double price; }, which the
+// languages encode with their pack functions.
 type record struct {
 	ID    int32
 	Qty   int16
@@ -92,7 +92,7 @@ type record struct {
 	Price float64
 }
 
-// packet is a 32-bit and a 16-bit number in network byte order, and text.
+// packet is sent as a 32-bit and a 16-bit number in network byte order, and text.
 type packet struct {
 	ID   uint32
 	Qty  uint16
@@ -115,7 +115,7 @@ func network() codec.Codec[packet] {
 		})
 }
 
-// scripts are the tests that every scripting language has.
+// scripts are the tests of every scripting language.
 func scripts() []testCase {
 	r := record{ID: -70000, Qty: -300, Price: 19.5}
 	copy(r.Name[:], "Zürich")
@@ -128,8 +128,8 @@ func scripts() []testCase {
 	)
 }
 
-// wideType is the test of a type that a 32-bit C long cannot hold: the kernel
-// gives a 32-bit process its lower half.
+// wideType is the test of a type that does not fit a 32-bit C long: a 32-bit process
+// gets its lower half from the kernel.
 func wideType() testCase {
 	want := int64(1<<32 + 5)
 	if architectures[runtime.GOARCH].long == 4 {
@@ -176,7 +176,7 @@ func phpCases() []testCase {
 	cases := slices.Concat(
 		scripts(),
 		[]testCase{
-			// What serialize=false makes of values that are no strings.
+			// Values other than strings with serialize=false.
 			sends("raw-int", nothing, text, "-42"),
 			sends("raw-float", nothing, text, "19.500000"),
 			sends("raw-true", nothing, text, "1"),
@@ -201,7 +201,7 @@ func phpCases() []testCase {
 			failure("full", fill, fmt.Sprintf("MSG_EAGAIN %d NULL", syscall.EAGAIN), left),
 			failure("removed", empty, fmt.Sprintf("error %d NULL", syscall.EINVAL), gone),
 			failure("null", empty, "TypeError", left),
-			// A message that is not serialized is lost to who expects that.
+			// A receiver that unserializes loses a message that is not serialized.
 			failure("not-serialized", hundredBytes, "error 0 false", taken),
 		},
 	)

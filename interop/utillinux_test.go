@@ -20,8 +20,8 @@ import (
 	"github.com/chanmq/chanmq"
 )
 
-// The cases of the programs of util-linux: administrators see, make and remove
-// with them what Go has made, and the other way round.
+// The tests of util-linux, with which administrators list, create and remove queues:
+// its programs and Go must agree on them.
 var utilLinux = []testCase{
 	{"ipcmk", nothing, func(t *testing.T, _ *language) { testIpcmk(t) }},
 	{"ipcs", nothing, func(t *testing.T, _ *language) { testIpcs(t) }},
@@ -43,7 +43,7 @@ func TestUtilLinux(t *testing.T) {
 	(&language{name: "UtilLinux", cases: func() []testCase { return utilLinux }}).test(t)
 }
 
-// ipcmk makes a queue and returns what Attach makes of its msqid.
+// ipcmk creates a queue and attaches to it by its msqid.
 func ipcmk(t *testing.T, command ...string) *chanmq.Queue[[]byte] {
 	t.Helper()
 	tool(t, "ipcmk", "util-linux")
@@ -51,7 +51,7 @@ func ipcmk(t *testing.T, command ...string) *chanmq.Queue[[]byte] {
 	text, found := strings.CutPrefix(out, "Message queue id: ")
 	id, err := strconv.Atoi(text)
 	if !found || err != nil {
-		t.Fatalf("ipcmk says %q", out)
+		t.Fatalf("ipcmk printed %q", out)
 	}
 	q, err := chanmq.Attach(id)
 	if err != nil {
@@ -64,7 +64,7 @@ func testIpcmk(t *testing.T) {
 	q := ipcmk(t, "ipcmk", "-Q", "-p", "0640")
 	seenAlike(t, q, 0o640)
 	if q.Key() == 0 {
-		t.Error("Attach knows no key, and ipcmk makes one")
+		t.Error("Key is 0 after Attach, but ipcmk creates queues with a key")
 	}
 	again, err := chanmq.Open(q.Key())
 	if err != nil {
@@ -92,7 +92,7 @@ func testIpcsAfterSet(t *testing.T) {
 		t.Fatal(err)
 	}
 	if got := ipcsDetails(t, q.ID())["qbytes"]; got != "1000" {
-		t.Errorf("ipcs tells qbytes=%s, want 1000", got)
+		t.Errorf("ipcs shows qbytes=%s, want 1000", got)
 	}
 	if misreadsMode() {
 		t.Log("not compared: IPC_SET of qemu-user 7.2 on big-endian machines sets the mode to 0")
@@ -114,12 +114,12 @@ func testIpcsLimits(t *testing.T) {
 		fmt.Sprintf("default max size of queue (bytes) = %d", limits.MaxBytes),
 	} {
 		if !slices.Contains(strings.Split(out, "\n"), want) {
-			t.Errorf("ipcs does not tell %q but\n%s", want, out)
+			t.Errorf("ipcs does not print %q, but\n%s", want, out)
 		}
 	}
 }
 
-// testIpcrm waits on a queue in every way while ipcrm removes it.
+// testIpcrm runs ipcrm while Go waits on the queue in several ways.
 func testIpcrm(t *testing.T, which func(*chanmq.Queue[[]byte]) []string) {
 	tool(t, "ipcrm", "util-linux")
 	q := keyedQueue(t, 0o600)
@@ -150,7 +150,7 @@ func testIpcrm(t *testing.T, which func(*chanmq.Queue[[]byte]) []string) {
 	}
 }
 
-// Unlike a file's, a queue's permissions are those asked for.
+// Unlike those of a file, the permissions of a queue do not depend on the umask.
 func testUmask(t *testing.T) {
 	old := syscall.Umask(0o077)
 	defer syscall.Umask(old)
@@ -158,11 +158,10 @@ func testUmask(t *testing.T) {
 	seenAlike(t, ipcmk(t, "ipcmk", "-Q", "-p", "0666"), 0o666) // it inherits the umask
 }
 
-// A queue of permissions 0622 takes messages from everyone and gives them to
-// its owner alone.
+// Everybody may send to a queue with permissions 0622, but only its owner may receive.
 func testSetpriv(t *testing.T) {
 	if os.Geteuid() != 0 {
-		t.Skip("setpriv: only root can become somebody else")
+		t.Skip("setpriv: only root can become another user")
 	}
 	tool(t, "perl", "perl")
 	q := keyedQueue(t, 0o622)
@@ -171,7 +170,7 @@ func testSetpriv(t *testing.T) {
 		return run(t, tool(t, "setpriv", "util-linux"), "--reuid=65534", "--regid=65534", "--clear-groups", "--",
 			"perl", "-MIPC::Msg", "-e", code, strconv.Itoa(int(q.Key())))
 	}
-	// msgget asks for no permission here; the calls do.
+	// msgget with flags 0 checks no permissions; the calls do.
 	out := nobody(`my $q = IPC::Msg->new($ARGV[0], 0) or die $!; $q->snd(7, "from nobody") or die $!; ` +
 		`$q->rcv(my $text, 100) or print $!+0;`)
 	if want := strconv.Itoa(int(syscall.EACCES)); out != want {
@@ -182,8 +181,8 @@ func testSetpriv(t *testing.T) {
 	}
 }
 
-// inNewNamespace is the command that runs another one in an IPC namespace of
-// its own, as every container does.
+// inNewNamespace returns the command that runs another one in a new IPC namespace, as
+// containers do.
 func inNewNamespace(t *testing.T, command ...string) []string {
 	t.Helper()
 	unshare := []string{tool(t, "unshare", "util-linux"), "--ipc"}
@@ -191,7 +190,7 @@ func inNewNamespace(t *testing.T, command ...string) []string {
 		unshare = append(unshare, "--user", "--map-root-user")
 	}
 	if out, err := exec.Command(unshare[0], append(unshare[1:], "true")...).CombinedOutput(); err != nil {
-		t.Skipf("no IPC namespace to be had here: %s", out)
+		t.Skipf("cannot create an IPC namespace: %s", out)
 	}
 	return append(unshare, command...)
 }
@@ -201,7 +200,7 @@ func testUnshare(t *testing.T) {
 	q := keyedQueue(t, 0o666)
 	send(t, q, 1, []byte("inside"))
 	p := start(t, inNewNamespace(t, "ipcs", "-q", "-i", strconv.Itoa(q.ID()))...)
-	out, _ := p.result() // ipcs ends well either way
+	out, _ := p.result() // ipcs exits with 0 either way
 	if want := fmt.Sprintf("ipcs: id %d not found\n", q.ID()); out != "" || p.stderr.String() != want {
 		t.Errorf("another namespace has the msqid:\n%s%s", out, &p.stderr)
 	}
@@ -210,22 +209,22 @@ func testUnshare(t *testing.T) {
 	}
 }
 
-// A process that joins the namespace finds it: this is what a container's
-// --ipc=host, or --ipc=container:NAME, comes to.
+// A process that joins the namespace finds the queue. The --ipc=host and
+// --ipc=container:NAME options of containers do this.
 func testNsenter(t *testing.T) {
 	tool(t, "nsenter", "util-linux")
 	if os.Geteuid() != 0 {
-		t.Skip("nsenter: only root can go back to the namespace that it left")
+		t.Skip("nsenter: only root can return to the namespace that it left")
 	}
 	q := keyedQueue(t, 0o600)
 	out := run(t, inNewNamespace(t, "nsenter", fmt.Sprintf("--ipc=/proc/%d/ns/ipc", os.Getpid()),
 		"ipcs", "-q", "-i", strconv.Itoa(q.ID()))...)
 	if !strings.Contains(out, fmt.Sprintf("Message Queue msqid=%d", q.ID())) {
-		t.Errorf("ipcs says\n%s", out)
+		t.Errorf("ipcs printed\n%s", out)
 	}
 }
 
-// seenAlike checks that Stat, List and ipcs tell the same of a queue.
+// seenAlike checks that Stat, List and ipcs agree on a queue.
 func seenAlike(t *testing.T, q *chanmq.Queue[[]byte], perm fs.FileMode) {
 	t.Helper()
 	tool(t, "ipcs", "util-linux")
@@ -250,10 +249,10 @@ func seenAlike(t *testing.T, q *chanmq.Queue[[]byte], perm fs.FileMode) {
 	}
 	want := ipcsDetails(t, q.ID())
 	if want["mode"] != fmt.Sprintf("%#o", uint32(perm)) {
-		t.Errorf("ipcs tells mode=%s, want %#o", want["mode"], uint32(perm))
+		t.Errorf("ipcs shows mode=%s, want %#o", want["mode"], uint32(perm))
 	}
 	if emulated() {
-		// What qemu-user 7.2 gets wrong, as in emulatedStat.
+		// The fields that qemu-user 7.2 gets wrong, as in emulatedStat.
 		wrong := []string{"lrpid"}
 		if misreadsMode() {
 			wrong = []string{"lrpid", "mode", "lspid"}
@@ -264,7 +263,7 @@ func seenAlike(t *testing.T, q *chanmq.Queue[[]byte], perm fs.FileMode) {
 		}
 	}
 	if !maps.Equal(got, want) {
-		t.Errorf("Stat tells %v\nipcs tells %v", got, want)
+		t.Errorf("Stat has %v\nipcs has %v", got, want)
 	}
 
 	row := []string{stat.Key.String(), strconv.Itoa(q.ID()), owner(stat.Owner),
@@ -284,7 +283,7 @@ func seenAlike(t *testing.T, q *chanmq.Queue[[]byte], perm fs.FileMode) {
 	}
 }
 
-// ipcsDetails is what ipcs -q -i ID tells.
+// ipcsDetails returns the fields that ipcs -q -i ID prints.
 func ipcsDetails(t *testing.T, id int) map[string]string {
 	t.Helper()
 	details := map[string]string{}
@@ -300,7 +299,7 @@ func ipcsDetails(t *testing.T, id int) map[string]string {
 	return details
 }
 
-// ctime is a time as ipcs -i shows it.
+// ctime formats a time as ipcs -i does.
 func ctime(t time.Time) string {
 	if t.IsZero() {
 		return "Not set"
@@ -308,7 +307,7 @@ func ctime(t time.Time) string {
 	return t.UTC().Format(time.ANSIC)
 }
 
-// owner is a user id as ipcs -q shows it.
+// owner formats a user id as ipcs -q does.
 func owner(uid int) string {
 	u, err := user.LookupId(strconv.Itoa(uid))
 	if err != nil {

@@ -10,8 +10,7 @@ import (
 	"strconv"
 )
 
-// decoder reads src from pos on. What its methods say when the format is
-// wrong is at pos.
+// decoder reads src from pos on. Errors in the format are at pos.
 type decoder struct {
 	src []byte
 	pos int
@@ -19,7 +18,7 @@ type decoder struct {
 
 var errSyntax = errors.New("not in the format of serialize()")
 
-// kind returns the letter that the next value begins with, 0 at the end.
+// kind returns the letter with which the next value begins, or 0 at the end.
 func (d *decoder) kind() byte {
 	if d.pos < len(d.src) {
 		return d.src[d.pos]
@@ -27,7 +26,7 @@ func (d *decoder) kind() byte {
 	return 0
 }
 
-// skip passes over text, which must stand here.
+// skip skips text, which must be next.
 func (d *decoder) skip(text string) error {
 	if len(d.src)-d.pos < len(text) || string(d.src[d.pos:d.pos+len(text)]) != text {
 		return errSyntax
@@ -36,9 +35,9 @@ func (d *decoder) skip(text string) error {
 	return nil
 }
 
-// until returns the text up to the byte end, and passes over both.
+// until returns the text before the byte end, and skips both.
 func (d *decoder) until(end byte) (string, error) {
-	// No number is longer: this bounds the search.
+	// No number is longer, so this bounds the search.
 	const longest = 512
 	rest := d.src[d.pos:min(len(d.src), d.pos+longest)]
 	i := bytes.IndexByte(rest, end)
@@ -49,8 +48,8 @@ func (d *decoder) until(end byte) (string, error) {
 	return string(rest[:i]), nil
 }
 
-// count reads a number of things, and the colon behind it. Each of them takes
-// at least size bytes of what is left.
+// count reads a number of items and the colon after it. The rest of the message
+// must have at least size bytes for each item.
 func (d *decoder) count(size int) (int, error) {
 	text, err := d.until(':')
 	if err != nil {
@@ -111,7 +110,7 @@ func (d *decoder) float() (float64, error) {
 		return math.Inf(-1), nil
 	}
 	for _, c := range text {
-		// Go knows more forms of numbers than PHP.
+		// Go accepts more forms of numbers than PHP.
 		if (c < '0' || c > '9') && c != '+' && c != '-' && c != '.' && c != 'e' && c != 'E' {
 			return 0, errSyntax
 		}
@@ -152,14 +151,14 @@ func (d *decoder) string() ([]byte, error) {
 	return text, d.skip(";")
 }
 
-// key is one of an array, or the name of a property.
+// key is a key of an array, or the name of a property.
 type key struct {
 	isInt bool
 	int   int64
 	text  []byte // a part of src
 }
 
-// name is the key as the name of a field, or a key of a map with string keys.
+// name returns the key as the name of a field, or as a key of a map with string keys.
 func (k key) name() string {
 	if k.isInt {
 		return strconv.FormatInt(k.int, 10)
@@ -167,11 +166,11 @@ func (k key) name() string {
 	return string(k.text)
 }
 
-// smallest is the number of bytes that an entry takes at least: i:0;N;
+// smallest is the size of the shortest entry: i:0;N;
 const smallest = 6
 
-// entries reads a:1:{key value}, or an object, and calls each for every entry,
-// with d at the value, which each reads.
+// entries reads a:1:{key value}, or an object. It calls each for every entry, with
+// d positioned at the value; each must read the value.
 func (d *decoder) entries(each func(i int, k key) error) error {
 	object := d.kind() == 'O'
 	if object {
@@ -221,8 +220,8 @@ func (d *decoder) key(property bool) (k key, err error) {
 	return k, err
 }
 
-// plainName is a property without its mark: NUL, * or the class, NUL, for a
-// protected or private one.
+// plainName returns the name of a property without the prefix of protected and
+// private properties: NUL, * or the class, NUL.
 func plainName(name []byte) []byte {
 	if len(name) > 0 && name[0] == 0 {
 		if i := bytes.IndexByte(name[1:], 0); i >= 0 {
@@ -232,7 +231,7 @@ func plainName(name []byte) []byte {
 	return name
 }
 
-// value reads the next value into v, and leaves nothing of what v was.
+// value reads the next value into v. Nothing of the earlier value remains.
 func (d *decoder) value(v reflect.Value, depth int) error {
 	if depth > maxDepth {
 		return depthError()
@@ -260,7 +259,7 @@ func (d *decoder) value(v reflect.Value, depth int) error {
 		}
 		x, err := d.any(depth)
 		if err == nil {
-			v.Set(reflect.ValueOf(x)) // not nil, which the letter N is
+			v.Set(reflect.ValueOf(x)) // not nil: that is the letter N
 		}
 		return err
 	}
@@ -270,7 +269,7 @@ func (d *decoder) value(v reflect.Value, depth int) error {
 	start := d.pos
 	err := d.scalar(letter, v)
 	if err != nil {
-		d.pos = start // which the error is about
+		d.pos = start // where the value that the error is about begins
 	}
 	return err
 }
@@ -344,7 +343,7 @@ func (d *decoder) slice(v reflect.Value, depth int) error {
 		if err := k.inOrder(i); err != nil {
 			return err
 		}
-		v.Grow(1) // by what was read, not by what was announced
+		v.Grow(1) // by what was read, not by the announced count
 		v.SetLen(i + 1)
 		return d.value(v.Index(i), depth+1)
 	})
@@ -362,7 +361,7 @@ func (d *decoder) fixed(v reflect.Value, depth int) error {
 	})
 }
 
-// inOrder checks that k is the key of a list's element i.
+// inOrder checks that k is the key of element i of a list.
 func (k key) inOrder(i int) error {
 	if !k.isInt || k.int != int64(i) {
 		return fmt.Errorf("the key %q where a list has %d", k.name(), i)
@@ -420,7 +419,7 @@ func (d *decoder) structure(v reflect.Value, depth int) error {
 	})
 }
 
-// any reads the next value as what an interface gets.
+// any reads the next value as an interface holds it.
 func (d *decoder) any(depth int) (any, error) {
 	if depth > maxDepth {
 		return nil, depthError()
@@ -437,13 +436,13 @@ func (d *decoder) any(depth int) (any, error) {
 		return string(s), err
 	case 'a', 'O':
 		return d.anyArray(depth)
-	default: // null, and what is an error
+	default: // null, or an error
 		var x any
 		return nil, d.value(reflect.ValueOf(&x).Elem(), depth)
 	}
 }
 
-// anyArray reads a list, until it is none.
+// anyArray reads a list, or a map once a key is not that of a list.
 func (d *decoder) anyArray(depth int) (any, error) {
 	list := []any{}
 	var named map[string]any
@@ -500,7 +499,7 @@ func setFloat(v reflect.Value, f float64) error {
 		v.SetFloat(f)
 		return nil
 	case v.CanInt(), v.CanUint():
-		// The bounds are powers of two, and so exact; NaN is in none of them.
+		// The bounds are powers of two, so they are exact. NaN is outside.
 		if f != math.Trunc(f) || !(f >= -1<<63 && f < 1<<63) {
 			return fmt.Errorf("%v does not fit %v", f, v.Type())
 		}

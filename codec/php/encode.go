@@ -63,12 +63,12 @@ func appendValue(dst []byte, v reflect.Value, depth int) ([]byte, error) {
 	return dst, fmt.Errorf("%v has no form in PHP", v.Type())
 }
 
-// textOf returns the text of a type that has methods for it, also where they
-// are those of its pointer.
+// textOf returns the text of a value whose type implements TextMarshaler, or whose
+// pointer type does.
 func textOf(v reflect.Value) (text []byte, ok bool, err error) {
 	switch {
 	case v.Kind() == reflect.Interface:
-		return nil, false, nil // what it holds has its turn
+		return nil, false, nil // the value that it holds is encoded later
 	case v.Type().Implements(textMarshaler):
 	case reflect.PointerTo(v.Type()).Implements(textMarshaler):
 		p := reflect.New(v.Type())
@@ -162,7 +162,7 @@ func appendStruct(dst []byte, v reflect.Value, depth int) ([]byte, error) {
 	return append(dst, '}'), nil
 }
 
-// entry is one of a map: its key as PHP has it, and its value.
+// entry is an entry of a map.
 type entry struct {
 	text  []byte // the key, encoded
 	value reflect.Value
@@ -177,8 +177,8 @@ func appendMap(dst []byte, v reflect.Value, depth int) ([]byte, error) {
 		}
 		entries = append(entries, entry{text, it.Value()})
 	}
-	// In some order that is the same each time: a shorter key goes first, so
-	// that numbers of one sign are in the order of their size.
+	// A deterministic order: shorter keys first, so that integers of the same
+	// sign are ordered by magnitude.
 	slices.SortFunc(entries, func(a, b entry) int {
 		if c := cmp.Compare(len(a.text), len(b.text)); c != 0 {
 			return c

@@ -8,8 +8,8 @@ import (
 	"github.com/chanmq/chanmq/codec/php"
 )
 
-// again decodes src; what comes of it is encoded, decoded and encoded, and both
-// texts are the same.
+// again decodes src, encodes the value, and decodes and encodes that text again. It
+// checks that both texts are the same.
 func again[T any](t *testing.T, src []byte) {
 	t.Helper()
 	c := php.Serialize[T]()
@@ -24,7 +24,7 @@ func again[T any](t *testing.T, src []byte) {
 	}
 	text, err := c.Append(nil, v)
 	if err != nil {
-		t.Fatalf("Append(%#v) of what Decode(%q) gave: %v", v, src, err)
+		t.Fatalf("Append(%#v) of the result of Decode(%q): %v", v, src, err)
 	}
 	var back T
 	if err := c.Decode(text, &back); err != nil {

@@ -12,15 +12,14 @@ import (
 	"github.com/chanmq/chanmq/codec/php"
 )
 
-// runPHP runs a program in the php interpreter and returns the lines that it
-// prints.
+// runPHP runs a program in the php interpreter and returns the lines it prints.
 func runPHP(t *testing.T, program string) []string {
 	t.Helper()
 	path, err := exec.LookPath("php")
 	if err != nil {
 		t.Skipf("the php interpreter is not installed: %v", err)
 	}
-	// Without php.ini: precision and error display are the built-in ones.
+	// Without php.ini, precision and error display have their default settings.
 	cmd := exec.Command(path, "-n", "-d", "display_errors=stderr")
 	cmd.Stdin = strings.NewReader("<?php\n" + program)
 	var stderr strings.Builder
@@ -41,8 +40,8 @@ func unhex(t *testing.T, line string) string {
 	return string(text)
 }
 
-// The vectors are what this PHP says, and it reads from Append the value that
-// the expression has.
+// PHP encodes the vectors as listed, and decodes the output of Append to the value
+// of the expression.
 func TestVectorsInPHP(t *testing.T) {
 	all := vectors()
 	var program strings.Builder
@@ -72,10 +71,10 @@ function both($v, $own) {
 	}
 }
 
-// Any value that goes through PHP comes back as it was.
+// Any value that passes through PHP comes back unchanged.
 func TestThroughPHP(t *testing.T) {
 	c := php.Serialize[any]()
-	random := rand.New(rand.NewSource(1)) // the same ones each time
+	random := rand.New(rand.NewSource(1)) // the same values in each run
 	var program strings.Builder
 	values := make([]any, 500)
 	for i := range values {
@@ -101,7 +100,7 @@ func TestThroughPHP(t *testing.T) {
 	}
 }
 
-// randomValue makes values of the types that Decode gives to an interface.
+// randomValue returns values of the types that Decode stores in an interface.
 func randomValue(r *rand.Rand, depth int) any {
 	kinds := 8
 	if depth == 0 {
@@ -117,7 +116,7 @@ func randomValue(r *rand.Rand, depth int) any {
 	case 3:
 		f := math.Float64frombits(r.Uint64())
 		if math.IsNaN(f) {
-			return 0.5 // a NaN within is not equal to itself
+			return 0.5 // a NaN inside another value would not compare equal
 		}
 		return f
 	case 4:
@@ -133,7 +132,7 @@ func randomValue(r *rand.Rand, depth int) any {
 	default:
 		m := map[string]any{}
 		for range 1 + r.Intn(4) {
-			// Not a number, which PHP would take for an index.
+			// Not a number, which PHP would convert to an integer key.
 			m["k"+randomText(r)] = randomValue(r, depth-1)
 		}
 		return m
@@ -149,8 +148,8 @@ func randomText(r *rand.Rand) string {
 	return string(text)
 }
 
-// PHP refuses what this package refuses for its format, so that neither side
-// takes for a message what the other does not.
+// PHP refuses the same malformed texts as this package, so that neither side
+// accepts a message that the other refuses.
 func TestPHPRefusesTheSame(t *testing.T) {
 	texts := []string{``, `hello`, `b:2;`, `i:1`, `i:;`, `d:0x1p-2;`, `d:+Inf;`, `s:5:"abcd";`, `s:3:"abcd";`,
 		`s:2000000000:"abcd";`, `s:-1:"";`, `a:2000000000:{i:0;i:1;}`, `a:1:{i:0;i:1;i:1;i:2;}`, `a:-1:{}`, `a:1:{N;N;}`}

@@ -14,8 +14,8 @@ import (
 	"github.com/chanmq/chanmq/codec/php"
 )
 
-// codecOf is chanmq's Codec[T], and as stands for its As: what Serialize
-// returns satisfies the one and is inferred by the other.
+// codecOf is a copy of chanmq's Codec[T], and as of its As: the result of
+// Serialize must implement the one, and the other must infer T from it.
 type codecOf[T any] interface {
 	Append(dst []byte, v T) ([]byte, error)
 	Decode(src []byte, v *T) error
@@ -40,12 +40,12 @@ type pair struct {
 	S string `php:"1"`
 }
 
-// vector is a value in PHP and in Go.
+// vector is a value in PHP and in Go, and its encoding.
 type vector struct {
 	php  string // an expression
-	text string // what serialize() makes of it, taken from PHP 8.2
-	// own is what Append makes of it where that is another text for the same
-	// value: "" where it is not, "-" where it is another value.
+	text string // its encoding by serialize(), from PHP 8.2
+	// own is its encoding by Append if that differs: "" if it does not, "-" if
+	// it encodes a different value.
 	own   string
 	check func(t *testing.T, text string) (own string)
 }
@@ -70,7 +70,7 @@ func newVector[T any](expr, text, own string, want T) vector {
 			if err := c.Decode(src, &v); err != nil {
 				t.Fatalf("Decode(%q): %v", text, err)
 			}
-			clear(src) // nothing of it may be kept
+			clear(src) // Decode must not retain it
 			if !same(v, want) {
 				t.Errorf("Decode(%q) = %#v, want %#v", text, v, want)
 			}
@@ -79,8 +79,8 @@ func newVector[T any](expr, text, own string, want T) vector {
 	}}
 }
 
-// earlier is a value of T that is not zero, where one is at hand: nothing of
-// it may be left.
+// earlier returns a value of T that is not zero, for some T: nothing of it may
+// remain after Decode.
 func earlier[T any]() (v T) {
 	switch p := any(&v).(type) {
 	case *order:
@@ -101,7 +101,7 @@ func earlier[T any]() (v T) {
 	return v
 }
 
-// same is reflect.DeepEqual, with a NaN the same as another.
+// same is reflect.DeepEqual, except that all NaNs are the same.
 func same(a, b any) bool {
 	x, isFloat := a.(float64)
 	y, isFloatToo := b.(float64)
@@ -140,7 +140,7 @@ func vectors() []vector {
 		newVector(`NAN`, `d:NAN;`, "", math.NaN()),
 		newVector(`INF`, `d:INF;`, "", math.Inf(1)),
 		newVector(`-INF`, `d:-INF;`, "", math.Inf(-1)),
-		newVector(`3.0`, `d:3;`, "-", 3), // round() gives a float
+		newVector(`3.0`, `d:3;`, "-", 3), // round() returns a float
 		newVector(`3`, `i:3;`, "-", 3.0),
 		newVector(`""`, `s:0:"";`, "", ""),
 		newVector(`""`, `s:0:"";`, "", []byte{}),
@@ -317,7 +317,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}{
 		{"nothing", decoding[any](``), "format"},
 		{"rubbish", decoding[any](`hello`), "format"},
-		{"two values", decoding[any](`i:1;i:2;`), "at byte 4: 4 bytes behind"},
+		{"two values", decoding[any](`i:1;i:2;`), "at byte 4: 4 bytes after"},
 		{"a bool that is neither", decoding[any](`b:2;`), "format"},
 		{"no end", decoding[any](`i:1`), "format"},
 		{"no number", decoding[any](`i:;`), "format"},
@@ -374,7 +374,7 @@ func TestDecodeRefuses(t *testing.T) {
 	}
 }
 
-// A short message makes little memory, whatever it announces.
+// A short message allocates little memory, whatever lengths it announces.
 func TestDecodeAllocatesByWhatIsThere(t *testing.T) {
 	for _, text := range []string{
 		`a:100000000:{i:0;i:1;}`,
@@ -382,8 +382,8 @@ func TestDecodeAllocatesByWhatIsThere(t *testing.T) {
 		`O:100000000:"x":1:{}`,
 		`O:1:"x":100000000:{}`,
 		strings.Repeat(`a:9:{i:0;`, 100),
-		// An attempt as a list, given up at the end, on each level: this must
-		// not read what is within twice.
+		// At each level, a list turns out at its end not to be one: the values
+		// in it must not be read twice.
 		strings.Repeat(`a:2:{i:0;`, 100) + "N;" + strings.Repeat(`i:5;N;}`, 100),
 	} {
 		c := php.Serialize[any]()
@@ -396,9 +396,9 @@ func TestDecodeAllocatesByWhatIsThere(t *testing.T) {
 	}
 }
 
-// Go programs that talk to PHP often use github.com/elliotchance/phpserialize.
-// It reads and writes plain values as this package does. Texts with a ' or a
-// backslash, []byte, INF and NAN it alters, so they are not compared.
+// Go programs that talk to PHP often use github.com/elliotchance/phpserialize. It
+// reads and writes plain values as this package does. It changes strings with a '
+// or a backslash, []byte, INF and NAN, so these are not compared.
 func TestAgreesWithPhpserialize(t *testing.T) {
 	for _, v := range []any{nil, true, false, int64(0), int64(-5), int64(math.MaxInt64), 0.5, -1234.5,
 		"", "hello", "grün ☃ 🐘", []any{}, []any{int64(1), "x", nil, []any{true}}} {

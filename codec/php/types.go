@@ -7,8 +7,8 @@ import (
 	"sync"
 )
 
-// maxDepth is how deep values may nest, pointers included. It keeps a hostile
-// message from growing the stack, and Append from going round in circles.
+// maxDepth is how deep values may nest, including pointers. It bounds the stack
+// when a hostile message is decoded, and ends Append for cyclic values.
 const maxDepth = 512
 
 func depthError() error { return fmt.Errorf("values nest deeper than %d", maxDepth) }
@@ -18,11 +18,11 @@ var (
 	textUnmarshaler = reflect.TypeFor[encoding.TextUnmarshaler]()
 )
 
-// structType is what the codec knows of a struct type.
+// structType describes a struct type to the codec.
 type structType struct {
 	fields []field
 	byName map[string]int // the index into a struct's fields
-	err    error          // two fields have one name
+	err    error          // two fields have the same name
 }
 
 type field struct {

@@ -4,22 +4,22 @@
 // Client number id, 1 to 3, sends each integer that it reads as a message of
 // type id, and waits for an answer of type id+3. The server takes the requests
 // of all clients, the lowest type first, and answers with the type plus 3 and
-// the integer plus 8. On the wire a message is C's
+// the integer plus 8. In C a message is
 //
 //	struct { long mtype; int data; };
 //
-// Without arguments the program makes a queue, starts the server and the three
-// clients as processes of their own, and removes the queue at the end:
+// Without arguments the program creates a queue, starts the server and the three
+// clients as processes, and removes the queue at the end:
 //
 //	go run ./examples/clientserver
 //
-// With -role it is one side, on the key of ftok(3) for a file and a project id,
-// so that a program in another language can be the other side:
+// With -role it is only one side, with the key of ftok(3) for a file and a project
+// id, so that the other side can be a program in another language:
 //
 //	clientserver -role server -file /etc/hostname -proj 1
 //	echo 1 2 3 | clientserver -role client -id 2 -file /etc/hostname -proj 1
 //
-// The server makes the queue, and removes it when it is interrupted.
+// The server creates the queue, and removes it when it is interrupted.
 package main
 
 import (
@@ -42,11 +42,11 @@ import (
 
 const (
 	clients  = 3 // their ids, and the types of their requests, are 1 to 3
-	addType  = 3 // what the server adds to the type
-	addValue = 8 // and to the integer
+	addType  = 3 // the server adds this to the type
+	addValue = 8 // and this to the integer
 )
 
-// payload is what follows the long in C's struct.
+// payload has the members after mtype in C's struct.
 type payload struct{ Data int32 }
 
 func main() {
@@ -59,9 +59,9 @@ func main() {
 
 	ctx, stop := context.WithCancel(context.Background())
 	if *role != "client" {
-		// An interrupt ends every wait, and with it the program, queue and
-		// all. A client has nothing to tidy up, and no ctx ends its reading
-		// of standard input, so an interrupt kills it as usual.
+		// An interrupt ends every wait, and so the program, which removes the
+		// queue. A client has nothing to clean up, and ctx does not end its
+		// reading of standard input, so an interrupt kills it as usual.
 		ctx, stop = signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	}
 	err := run(ctx, side{*role, *id, *file, *proj, *msqid}, flag.Args())
@@ -72,7 +72,7 @@ func main() {
 	}
 }
 
-// side is what the command line asks for.
+// side is one side of the exercise, as chosen on the command line.
 type side struct {
 	role  string
 	id    int
@@ -108,7 +108,7 @@ func run(ctx context.Context, s side, args []string) error {
 	return errors.Join(err, q.Close())
 }
 
-// open opens the queue. Only a server on an ftok key makes it, and removes it.
+// open opens the queue. Only a server with an ftok key creates and removes it.
 func (s side) open() (*chanmq.Queue[[]byte], error) {
 	if s.msqid >= 0 {
 		return chanmq.Attach(s.msqid)
@@ -135,12 +135,12 @@ func serve(ctx context.Context, raw *chanmq.Queue[[]byte]) error {
 		}
 	}
 	if ctx.Err() != nil {
-		return nil // an interrupt is how a server is meant to end
+		return nil // an interrupt is the regular end of a server
 	}
 	return requests.Err()
 }
 
-// request sends the integers that it reads as client id, and prints the answers.
+// request, as client id, sends the integers that it reads, and prints the answers.
 func request(ctx context.Context, raw *chanmq.Queue[[]byte], id int64, in io.Reader, out io.Writer) error {
 	q := chanmq.As(raw, codec.Struct[payload]())
 	words := bufio.NewScanner(in)
@@ -165,7 +165,7 @@ func request(ctx context.Context, raw *chanmq.Queue[[]byte], id int64, in io.Rea
 	return words.Err()
 }
 
-// demonstrate runs all sides as processes on a queue of its own.
+// demonstrate runs all sides as processes on a private queue.
 func demonstrate(ctx context.Context) (err error) {
 	q, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
 	if err != nil {
@@ -176,7 +176,7 @@ func demonstrate(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	// start runs one side. It is interrupted, not killed, when ctx ends.
+	// start runs one side. When ctx ends, the process is interrupted, not killed.
 	start := func(ctx context.Context, input string, args ...string) (*exec.Cmd, error) {
 		cmd := exec.CommandContext(ctx, self, append(args, "-msqid", strconv.Itoa(q.ID()))...)
 		cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(input), os.Stdout, os.Stderr
@@ -184,7 +184,7 @@ func demonstrate(ctx context.Context) (err error) {
 		return cmd, cmd.Start()
 	}
 
-	// Without its server a client would wait for ever, so its end ends them.
+	// Without the server, clients would wait forever, so its end stops them.
 	clientCtx, stopClients := context.WithCancel(ctx)
 	defer stopClients()
 	serverCtx, stopServer := context.WithCancel(ctx)

@@ -34,10 +34,10 @@ func TestMain(m *testing.M) {
 	}))
 }
 
-// deadline ends what would hang. It is far more than anything needs.
+// deadline ends a test that hangs. It is far longer than any test needs.
 const deadline = time.Minute
 
-// program is the command line with those arguments. What hangs is killed, with
+// program returns the command with these arguments. If it hangs, it is killed, with
 // the processes that it has started.
 func program(t *testing.T, args ...string) *exec.Cmd {
 	t.Helper()
@@ -57,7 +57,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// key is a file for ftok, and what a test needs to know of it.
+// key is an ftok key with its file and project id.
 type key struct {
 	chanmq.Key
 	file string
@@ -66,7 +66,7 @@ type key struct {
 
 func (k key) flags() []string { return []string{"-file", k.file, "-proj", strconv.Itoa(k.proj)} }
 
-// newKey makes a key that no queue has.
+// newKey returns a key that no queue has.
 func newKey(t *testing.T) key {
 	t.Helper()
 	k := key{file: filepath.Join(t.TempDir(), "key")}
@@ -86,7 +86,7 @@ func newKey(t *testing.T) key {
 	panic("unreachable")
 }
 
-// exists reports whether there is a queue.
+// exists reports whether a queue has the key.
 func (k key) exists(t *testing.T) bool {
 	t.Helper()
 	q, err := chanmq.Open(k.Key)
@@ -102,7 +102,7 @@ func (k key) exists(t *testing.T) bool {
 	return true
 }
 
-// startServer starts a server, and returns when it has made the queue.
+// startServer starts a server, and returns when it has created the queue.
 func startServer(t *testing.T, k key, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Start(); err != nil {
@@ -119,7 +119,7 @@ func startServer(t *testing.T, k key, cmd *exec.Cmd) {
 	}
 }
 
-// interrupt ends a server as it is meant to end.
+// interrupt ends a server in the regular way.
 func interrupt(t *testing.T, server *exec.Cmd) {
 	t.Helper()
 	if err := server.Process.Signal(os.Interrupt); err != nil {
@@ -128,7 +128,7 @@ func interrupt(t *testing.T, server *exec.Cmd) {
 	testkit.Wait(t, server)
 }
 
-// wantReplies checks what a client has printed.
+// wantReplies checks the output of a client.
 func wantReplies(t *testing.T, id int, out string, numbers ...int32) {
 	t.Helper()
 	var want strings.Builder
@@ -140,7 +140,7 @@ func wantReplies(t *testing.T, id int, out string, numbers ...int32) {
 	}
 }
 
-// A language has a program for each role.
+// language is a language with a program for each role.
 type language struct {
 	name   string
 	server func(t *testing.T, k key, requests int) *exec.Cmd
@@ -171,7 +171,7 @@ var inC = language{
 func compile(t *testing.T, name string) string {
 	t.Helper()
 	if sysvtest.Emulated() {
-		t.Skip("the C compiler is that of the machine, not of the one that is emulated")
+		t.Skip("the C compiler is for this machine, not for the emulated one")
 	}
 	out := filepath.Join(t.TempDir(), name)
 	args := []string{"-Wall", "-Wextra", "-Werror", "-o", out, filepath.Join("testdata", name+".c")}
@@ -205,7 +205,7 @@ func TestClientsAndServers(t *testing.T) {
 				t.Fatal(err)
 			}
 			startServer(t, k, server)
-			// All of them at once, each waiting for replies of its own type.
+			// All of them run at once, each waiting for replies of its own type.
 			var running [clients]*exec.Cmd
 			var outputs [clients]bytes.Buffer
 			for i := range running {
@@ -222,7 +222,7 @@ func TestClientsAndServers(t *testing.T) {
 			}
 			if tt.server.name == "Go" {
 				interrupt(t, server)
-			} else if err := stdin.Close(); err != nil { // which is its sign to end
+			} else if err := stdin.Close(); err != nil { // which tells the server to end
 				t.Error(err)
 			} else {
 				testkit.Wait(t, server)
@@ -259,7 +259,7 @@ func TestServerSurvivesABadMessage(t *testing.T) {
 	wantReplies(t, 2, string(out), 5)
 	interrupt(t, server)
 	if text := messages.String(); !strings.Contains(text, "message of type 2, 3 bytes") {
-		t.Errorf("the server said of a bad message: %q", text)
+		t.Errorf("the server reported a bad message as %q", text)
 	}
 }
 
@@ -287,17 +287,17 @@ func TestBadInput(t *testing.T) {
 		{"id 4", "1", []string{"-role", "client", "-id", "4", "-msqid", msqid}, []string{"-id 4", "1 to 3"}},
 		{"id -1", "1", []string{"-role", "client", "-id", "-1", "-msqid", msqid}, []string{"-id -1", "1 to 3"}},
 		{"no id", "1", append(k.flags(), "-role", "client"), []string{"-id 0", "1 to 3"}},
-		{"a role that there is none of", "", append(k.flags(), "-role", "broker"), []string{`-role "broker"`, "server or client"}},
+		{"an unknown role", "", append(k.flags(), "-role", "broker"), []string{`-role "broker"`, "server or client"}},
 		{"no file for a client", "1", []string{"-role", "client", "-id", "1"}, []string{"-file is missing"}},
 		{"no file for a server", "", []string{"-role", "server"}, []string{"-file is missing"}},
-		{"a file that there is none of", "", []string{"-role", "server", "-file", missing}, []string{missing, "no such file"}},
-		{"a file that there is none of, for a client", "1", []string{"-role", "client", "-id", "1", "-file", missing}, []string{missing, "no such file"}},
+		{"a missing file", "", []string{"-role", "server", "-file", missing}, []string{missing, "no such file"}},
+		{"a missing file, for a client", "1", []string{"-role", "client", "-id", "1", "-file", missing}, []string{missing, "no such file"}},
 		{"project id 0", "", []string{"-role", "server", "-file", k.file, "-proj", "0"}, []string{"-proj 0", "1 to 255"}},
 		{"project id 256", "", []string{"-role", "server", "-file", k.file, "-proj", "256"}, []string{"-proj 256", "1 to 255"}},
 		{"a client without a server", "1", append(k.flags(), "-role", "client", "-id", "1"), []string{k.String(), "no queue has this key"}},
-		{"a msqid that there is none of", "1", []string{"-role", "client", "-id", "1", "-msqid", "2147483647"}, []string{"2147483647", "no queue has this msqid"}},
-		{"an argument that is no flag", "", append(k.flags(), "-role", "server", "more"), []string{`"more"`, "standard input"}},
-		{"an argument that is no flag, alone", "", []string{"more"}, []string{`"more"`}},
+		{"an unknown msqid", "1", []string{"-role", "client", "-id", "1", "-msqid", "2147483647"}, []string{"2147483647", "no queue has this msqid"}},
+		{"an argument that is not a flag", "", append(k.flags(), "-role", "server", "more"), []string{`"more"`, "standard input"}},
+		{"an argument that is not a flag, alone", "", []string{"more"}, []string{`"more"`}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			cmd := program(t, tt.args...)
@@ -328,11 +328,11 @@ func TestBadInput(t *testing.T) {
 	}
 }
 
-// The rest is what the program does without arguments. It needs to start itself.
+// The other tests run the program without arguments. It starts itself then.
 func needSelf(t *testing.T) {
 	t.Helper()
 	if sysvtest.Emulated() {
-		t.Skip("the program starts itself, which takes binfmt_misc under qemu-user")
+		t.Skip("the program starts itself, which needs binfmt_misc under qemu-user")
 	}
 }
 
@@ -361,7 +361,7 @@ func TestFifteenReplies(t *testing.T) {
 	}
 }
 
-// Whatever becomes of a run, there is no queue afterwards.
+// No queue is left, however the program ends.
 func TestNoQueueIsLeft(t *testing.T) {
 	needSelf(t)
 	if !testkit.InNamespace(t) {
@@ -370,9 +370,9 @@ func TestNoQueueIsLeft(t *testing.T) {
 	const none = syscall.Signal(0)
 	for _, tt := range []struct {
 		name   string
-		signal syscall.Signal // sent while all processes run, and none can end
+		signal syscall.Signal // sent while all processes run and none can end
 		to     func(run, server int, clients []int) int
-		stay   int      // clients that the signal leaves
+		stay   int      // clients that survive the signal
 		words  []string // of the error
 	}{
 		{"undisturbed", none, nil, clients, nil},
@@ -389,7 +389,7 @@ func TestNoQueueIsLeft(t *testing.T) {
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
-			in.Close() // all have it that write to it
+			in.Close() // the processes that write to it have it
 			run := cmd.Process.Pid
 			server := children(t, run, "server", 1)[0]
 			clients := children(t, run, "client", clients)
@@ -422,8 +422,7 @@ func TestNoQueueIsLeft(t *testing.T) {
 	}
 }
 
-// fullPipe returns a pipe that has no room: who writes to it waits until the
-// test reads.
+// fullPipe returns a pipe that is full: a write to it blocks until the test reads.
 func fullPipe(t *testing.T) (out, in *os.File) {
 	t.Helper()
 	out, in, err := os.Pipe()
@@ -447,8 +446,8 @@ func fullPipe(t *testing.T) (out, in *os.File) {
 	return out, in
 }
 
-// children returns the process ids of the n children that play a role, when
-// they have begun.
+// children returns the process ids of the n children that have a role, once they
+// run.
 func children(t *testing.T, parent int, role string, n int) (pids []int) {
 	t.Helper()
 	testkit.Eventually(t, fmt.Sprintf("%d processes of role %s", n, role), func() bool {
@@ -456,7 +455,7 @@ func children(t *testing.T, parent int, role string, n int) (pids []int) {
 		stats, _ := filepath.Glob("/proc/[0-9]*/stat")
 		for _, file := range stats {
 			stat, _ := os.ReadFile(file) // nothing if the process has ended
-			// The parent is the second field behind the name, which is in ().
+			// The parent is the second field after the name, which is in ().
 			fields := strings.Fields(string(stat[bytes.LastIndexByte(stat, ')')+1:]))
 			if len(fields) < 2 || fields[1] != strconv.Itoa(parent) {
 				continue

@@ -1,6 +1,6 @@
 <?php
-// feeder.php KEY N: puts N jobs into the queue, then the message that ends the
-// work. Blocks while the queue is full: this is how slow workers slow it down.
+// feeder.php KEY N: puts N jobs into the queue, then a message that ends the work.
+// Blocks while the queue is full, so that it does not run ahead of slow workers.
 [, $key, $n] = $argv;
 $queue = msg_get_queue((int) $key);
 

@@ -1,6 +1,6 @@
-// Command phpworkers is a pool of Go workers that a PHP program feeds, as a web
-// application does that leaves slow work to others. PHP puts jobs into a queue,
-// as JSON; the workers share one channel.
+// Command phpworkers is a pool of Go workers that gets its jobs from a PHP program,
+// like a web application that delegates slow work. PHP puts jobs into a queue as
+// JSON; the workers share one channel.
 //
 //	go run ./examples/phpworkers [-jobs 20] [-workers 3]
 package main
@@ -31,7 +31,7 @@ import (
 //go:embed feeder.php
 var feeder string
 
-// endType is the type of the message behind the last job.
+// endType is the type of the message after the last job.
 const endType = 2
 
 type job struct {
@@ -63,10 +63,10 @@ func run(ctx context.Context, jobs, workers int) (err error) {
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, queue.Close()) }() // removes it, too
+	defer func() { err = errors.Join(err, queue.Close()) }() // also removes it
 	fmt.Printf("queue: key %v, msqid %d; %d jobs for %d workers\n", queue.Key(), queue.ID(), jobs, workers)
 
-	// When PHP fails, or an interrupt comes, ctx ends, and with it everything.
+	// If PHP fails, or on an interrupt, ctx ends, and with it everything else.
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error {
 		feed := exec.CommandContext(ctx, php, "--", strconv.Itoa(int(queue.Key())), strconv.Itoa(jobs))
@@ -97,8 +97,8 @@ func run(ctx context.Context, jobs, workers int) (err error) {
 	return nil
 }
 
-// newQueue makes a queue under a key that nobody has: PHP opens queues by key.
-// A real program has a key that both sides know.
+// newQueue creates a queue with an unused key: PHP opens queues by key. A real
+// program has a key that both sides know.
 func newQueue() (*chanmq.Queue[[]byte], error) {
 	for {
 		key := chanmq.Key(rand.Int32() | 1) // never 0

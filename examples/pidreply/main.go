@@ -1,5 +1,5 @@
-// Command pidreply answers C programs. Each asks with a struct that holds its
-// pid, and takes the answers of that type: mtype is the return address. Several
+// Command pidreply answers C programs. Each sends questions in a struct with its
+// pid, and receives answers of that type: the mtype is the return address. Several
 // Go servers share the requests; it does not matter which of them answers.
 //
 //	go run ./examples/pidreply [-clients 3] [-servers 4] [-questions 5]
@@ -29,7 +29,7 @@ import (
 //go:embed client/client.c
 var clientSource string
 
-// What stands behind the mtype in the structs of client.c.
+// The members after mtype of the structs in client.c.
 type (
 	question struct{ PID, Number int32 }
 	answer   struct{ Number, Square int32 }
@@ -62,7 +62,7 @@ func run(ctx context.Context, clients, servers, questions int) (err error) {
 		return err
 	}
 
-	// Two queues, so that requests cannot take up the room of the answers.
+	// Two queues, so that requests cannot take the space that answers need.
 	requests, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
 	if err != nil {
 		return err
@@ -76,7 +76,7 @@ func run(ctx context.Context, clients, servers, questions int) (err error) {
 	fmt.Printf("requests: msqid %d, replies: msqid %d; %d clients, %d servers\n",
 		requests.ID(), replies.ID(), clients, servers)
 
-	// When anything fails, or an interrupt comes, ctx ends, and with it the rest.
+	// If anything fails, or on an interrupt, ctx ends, and with it everything else.
 	group, ctx := errgroup.WithContext(ctx)
 	asked := chanmq.As(requests, codec.Struct[question]()).Receiver(ctx, chanmq.Any())
 	answers := chanmq.As(replies, codec.Struct[answer]())
@@ -92,7 +92,7 @@ func run(ctx context.Context, clients, servers, questions int) (err error) {
 		})
 	}
 	group.Go(func() error {
-		defer asked.Close() // nobody asks any more: ends the servers
+		defer asked.Close() // no more questions: this ends the servers
 		var asking errgroup.Group
 		for range clients {
 			asking.Go(func() error {

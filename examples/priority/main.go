@@ -1,6 +1,6 @@
-// Command priority is an inbox that gives urgent messages first. The type of a
-// message is its priority, 1 the most urgent; UpTo(3) takes the lowest type that
-// stands in the queue, and of these the oldest, and leaves types over 3 alone.
+// Command priority is an inbox that delivers urgent messages first. The type of a
+// message is its priority, with 1 the most urgent. UpTo(3) takes the oldest message
+// of the lowest type in the queue, and leaves types over 3 in it.
 //
 //	go run ./examples/priority [-pause 200ms]
 package main
@@ -20,7 +20,7 @@ import (
 	"github.com/chanmq/chanmq/codec"
 )
 
-// The priorities. What has a type over routine is not for this inbox.
+// The priorities. Types over routine are not for this inbox.
 const (
 	urgent   = 1
 	normal   = 2
@@ -63,8 +63,8 @@ func run(ctx context.Context, pause time.Duration) (err error) {
 		return err
 	}
 
-	// Receive, TryReceive and Messages read nothing ahead, so what is urgent
-	// waits for one message at most. A Receiver has one more in its hands.
+	// Receive, TryReceive and Messages read nothing ahead, so an urgent message
+	// waits for at most one other. A Receiver holds one more.
 	for {
 		m, ok, err := inbox.TryReceive(chanmq.UpTo(routine))
 		if err != nil {
@@ -75,7 +75,7 @@ func run(ctx context.Context, pause time.Duration) (err error) {
 		}
 		fmt.Printf("received %d: %s\n", m.Type, m.Value)
 		if m.Value == "newsletter 1" {
-			// It overtakes the newsletter that has been waiting all the time.
+			// It overtakes the second newsletter, which has been waiting longer.
 			if err := send(ctx, inbox, message{Type: urgent, Value: "disk still full"}); err != nil {
 				return err
 			}

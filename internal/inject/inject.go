@@ -1,9 +1,9 @@
-// Package inject lets the packages of this module open queues on a kernel other
-// than the host's, without the root package exporting a way to do so.
+// Package inject lets packages of this module open queues on a kernel other than
+// the host's, although the root package does not export a way to do so.
 package inject
 
 import "github.com/chanmq/chanmq/internal/sysv"
 
-// Kernel returns a chanmq.Option, as any, that makes the opening call use the
-// kernel. The root package sets it when it is initialized.
+// Kernel returns a chanmq.Option, as an any, with which Open and the other calls
+// that open a queue use the kernel. The root package sets it when it is initialized.
 var Kernel func(sysv.Kernel) any

@@ -2,28 +2,28 @@ package simq
 
 import "github.com/chanmq/chanmq/internal/sysv"
 
-// Hooks are told of system calls. They run outside the kernel's mutex, in the
-// goroutine of the call, so they may use the machine, wait, or panic; and at the
-// same time as others, where several goroutines make calls.
+// Hooks are called for system calls. They run in the goroutine of the call without
+// the kernel's mutex, so they may use the machine, wait, or panic. If several
+// goroutines make calls, hooks run concurrently.
 type Hooks struct {
-	// Fault is asked before a call does anything. An error that it returns,
-	// such as sysv.EINTR, ENOMEM or EACCES, is what the call returns: nothing
-	// was sent, taken or changed. The same way Enter reports false, and an
+	// Fault is called before a call does anything. If it returns an error, such
+	// as sysv.EINTR, ENOMEM or EACCES, the call returns that error, and nothing
+	// is sent, taken or changed. In this way Enter returns false, and an
 	// Interrupt is lost.
 	Fault func(Call) error
-	// Observe is told of a call that ends, also of one that Fault ended, and
-	// of its error.
+	// Observe is called when a call ends, with its error, including calls that
+	// Fault made fail.
 	Observe func(Call, error)
 }
 
-// SetHooks replaces the hooks, for calls that have not begun. The zero Hooks
-// takes them away.
+// SetHooks replaces the hooks, for calls that have not begun yet. The zero Hooks
+// removes them.
 func (k *Kernel) SetHooks(h Hooks) { k.hooks.Store(&h) }
 
-// Op is what a call does: a method of sysv.Kernel or sysv.Thread.
+// Op is the kind of a call: a method of sysv.Kernel or sysv.Thread.
 type Op string
 
-// The ops. Leave is not among them, since it cannot fail.
+// The kinds of calls. Leave is missing, since it cannot fail.
 const (
 	Get       Op = "Get"
 	Send      Op = "Send"
@@ -37,16 +37,16 @@ const (
 	Interrupt Op = "Interrupt"
 )
 
-// Call is a system call as the hooks see it. A field that the op has no use
-// for is zero.
+// Call is a system call as hooks see it. Fields that do not apply to the Op are
+// zero.
 type Call struct {
 	Op       Op
 	PID      int32 // the process
 	ID       int   // the queue
 	Key      int32 // of Get
 	Flags    int   // of Get and Receive
-	Type     int   // of Send the message's type, of Receive msgtyp
-	Size     int   // the bytes of text: of Send those sent, of Receive those there is room for
+	Type     int   // of Send: the message type; of Receive: msgtyp
+	Size     int   // of Send: the bytes of text; of Receive: the capacity for text
 	Blocking bool  // a Send or Receive of a Thread
 }
 
@@ -58,13 +58,14 @@ func receiveCall(id int, buf []byte, msgtyp, flags int, blocking bool) Call {
 	return Call{Op: Receive, ID: id, Type: msgtyp, Flags: flags, Size: textSize(buf), Blocking: blocking}
 }
 
-// call makes a system call: do runs under the kernel's mutex, the hooks around it.
+// call makes a system call: it runs do under the kernel's mutex, and the hooks
+// before and after.
 func (p *Process) call(c Call, do func() error) error {
 	return p.sleepingCall(c, func() (*sleeper, error) { return nil, do() })
 }
 
-// sleepingCall is call where do may return a sleeper, whose end it then waits
-// for, with the mutex released.
+// sleepingCall is call for a do that may return a sleeper. If it does, sleepingCall
+// waits until the sleeper is woken, without the mutex.
 func (p *Process) sleepingCall(c Call, do func() (*sleeper, error)) (err error) {
 	c.PID = p.pid
 	hooks := p.k.hooks.Load()

@@ -15,8 +15,8 @@ import (
 	"github.com/chanmq/chanmq/internal/sysvtest"
 )
 
-// The tests of this file make random calls to the simulated kernel and to the
-// real one, and compare all that they answer. Try more of them with
+// The tests in this file make random calls to the simulated and to the real
+// kernel, and compare all results. Run more of them with
 //
 //	go test -run Model ./internal/simq -rapid.checks=20000
 
@@ -24,17 +24,17 @@ import (
 type side struct {
 	sysvtest.Machine
 	users []sysvtest.User
-	ids   []int // of the queues, in the order in which they were made
+	ids   []int // of the queues, in the order in which they were created
 }
 
-// user calls do as one of the users, and returns what it says of the result.
+// user calls do as one of the users, and returns its description of the result.
 func (s *side) user(u int, do func(sysv.Kernel) string) string {
-	answer := "the user could not be become"
+	answer := "could not become the user"
 	_ = s.users[u](func(k sysv.Kernel) error { answer = do(k); return nil })
 	return answer
 }
 
-// remove leaves nothing of a side's queues.
+// remove removes all queues of a side.
 func (s *side) remove(t *rapid.T) {
 	for _, id := range s.ids {
 		if err := s.Remove(id); err != nil && err != sysv.EINVAL {
@@ -43,8 +43,8 @@ func (s *side) remove(t *rapid.T) {
 	}
 }
 
-// newSides returns both kernels, with users that have the same rights on both:
-// first that of this process.
+// newSides returns both kernels, with users that have the same permissions on
+// both. The first is the user of this process.
 func newSides(t *testing.T) (real, sim *side) {
 	t.Helper()
 	if sysvtest.Emulated() {
@@ -75,7 +75,7 @@ func newSides(t *testing.T) (real, sim *side) {
 	return real, sim
 }
 
-// model is what one random test works on.
+// model is the state of one random test.
 type model struct {
 	*rapid.T
 	real, sim *side
@@ -83,13 +83,13 @@ type model struct {
 	sent      int
 }
 
-// both compares what a call answers on both sides.
+// both compares the result of a call on both sides.
 func (m *model) both(what string, call func(*side) string) string {
 	m.Helper()
 	real, sim := call(m.real), call(m.sim)
 	m.Logf("%s: %s", what, real)
 	if real != sim {
-		m.Fatalf("%s: the kernel says %s, the simulation %s", what, real, sim)
+		m.Fatalf("%s: the kernel returns %s, the simulation %s", what, real, sim)
 	}
 	return real
 }
@@ -108,7 +108,7 @@ func (m *model) queue() int {
 	return rapid.IntRange(0, len(m.real.ids)-1).Draw(m.T, "queue")
 }
 
-// get opens or makes a queue, and checks that it is the same on both sides.
+// get opens or creates a queue, and checks that it is the same one on both sides.
 func (m *model) get(u int, key int32, flags int) {
 	ids := make(map[*side]int)
 	m.both(fmt.Sprintf("user %d: Get(%#x, %#o)", u, key, flags), func(s *side) string {
@@ -118,7 +118,7 @@ func (m *model) get(u int, key int32, flags int) {
 			if err != nil {
 				return fmt.Sprintf("%d, %v", id, err)
 			}
-			// The ids differ: compare when their queue was made.
+			// The ids differ: compare their index among the queues.
 			return fmt.Sprintf("queue %d, or a new one", slices.Index(s.ids, id))
 		})
 	})
@@ -128,7 +128,7 @@ func (m *model) get(u int, key int32, flags int) {
 	}
 }
 
-// send sends a message unlike those before it.
+// send sends a message that differs from the ones before.
 func (m *model) send(u, q, typ, size int) {
 	m.sent++
 	text := strings.Repeat(string(rune('a'+m.sent%26)), size)
@@ -147,8 +147,8 @@ func (m *model) receive(u, q, room, msgtyp, flags int) string {
 	})
 }
 
-// stat compares all that is told of a queue. Of times
-// and process ids it compares whether they are set.
+// stat compares the state of a queue. Of times and process ids it compares only
+// whether they are set.
 func (m *model) stat(u, q int) {
 	m.both(fmt.Sprintf("user %d: Stat(%d)", u, q), func(s *side) string {
 		return s.user(u, func(k sysv.Kernel) string {
@@ -182,7 +182,7 @@ func (m *model) removeQueue(u, q int) {
 	})
 }
 
-// list compares the queues of the test in the list of all.
+// list compares the entries of the test's queues in the list of all queues.
 func (m *model) list(u int) {
 	m.both(fmt.Sprintf("user %d: List", u), func(s *side) string {
 		return s.user(u, func(k sysv.Kernel) string {
@@ -257,7 +257,7 @@ func TestModel(t *testing.T) {
 			"remove": func(*rapid.T) { m.removeQueue(m.user(), m.queue()) },
 			"list":   func(*rapid.T) { m.list(m.user()) },
 		})
-		// What is left in the queues must be the same, too.
+		// The messages left in the queues must be the same, too.
 		for q := range m.real.ids {
 			m.stat(0, q)
 			for strings.HasPrefix(m.receive(0, q, msgmax+100, 0, 0), "message") {
@@ -266,7 +266,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// mayExceed tells whether this process may give a queue more than msgmnb.
+// mayExceed reports whether this process may make a queue larger than msgmnb.
 func mayExceed(t *testing.T, real *side, msgmnb uint64) bool {
 	t.Helper()
 	id, err := real.Get(sysv.KeyPrivate, 0o600)
@@ -284,7 +284,7 @@ func unusedKey(t *rapid.T, real *side) int32 {
 	for {
 		key := rapid.Int32().Draw(t, "key")
 		if key == sysv.KeyPrivate {
-			continue // Get would make a queue
+			continue // Get would create a queue
 		}
 		if _, err := real.Get(key, 0); err == sysv.ENOENT {
 			return key
@@ -292,19 +292,19 @@ func unusedKey(t *rapid.T, real *side) int32 {
 	}
 }
 
-// waiting is a blocking call under way on both sides.
+// waiting is a blocking call in progress on both sides.
 type waiting struct {
 	what      string
 	real, sim *sysvtest.Call
 	sender    bool
 }
 
-// settle waits until each call of a side either has returned or waits in the
-// kernel, and returns what became of the calls.
-func settle(m *model, s *side, calls []*sysvtest.Call) []bool {
+// quiesce waits until each call of a side either has returned or is blocked in the
+// kernel, and returns which calls have returned.
+func quiesce(m *model, s *side, calls []*sysvtest.Call) []bool {
 	m.Helper()
 	returned := make([]bool, len(calls))
-	sysvtest.Eventually(m, "all calls have returned or wait in the kernel", func() bool {
+	sysvtest.Eventually(m, "all calls have returned or are blocked in the kernel", func() bool {
 		left := 0
 		for i, c := range calls {
 			if returned[i] = c.Returned(); !returned[i] {
@@ -316,12 +316,12 @@ func settle(m *model, s *side, calls []*sysvtest.Call) []bool {
 	return returned
 }
 
-// TestModelOfBlockingCalls compares which of the calls that wait return, and
-// with what, after each other call.
+// TestModelOfBlockingCalls compares, after each call, which of the blocked calls
+// return, and their results.
 //
-// Linux leaves to the scheduler in which order those go on that one call has
-// woken. So there is never more than one sender that waits, since all who fit
-// are woken together, and no Set while several receivers do.
+// In Linux the scheduler decides in which order threads run that were woken
+// together. So at most one sender waits at a time, since all senders whose messages
+// fit are woken together, and there is no Set while several receivers wait.
 func TestModelOfBlockingCalls(t *testing.T) {
 	real, sim := newSides(t)
 	types := []int{1, 2, 3}
@@ -417,17 +417,17 @@ func TestModelOfBlockingCalls(t *testing.T) {
 				m.removeQueue(0, q)
 				newQueue()
 			},
-			// Behind each of these:
+			// After each of these:
 			"": func(t *rapid.T) {
 				var reals, sims []*sysvtest.Call
 				for _, c := range calls {
 					reals, sims = append(reals, c.real), append(sims, c.sim)
 				}
-				real, sim := settle(m, m.real, reals), settle(m, m.sim, sims)
+				real, sim := quiesce(m, m.real, reals), quiesce(m, m.sim, sims)
 				var left []waiting
 				for i, c := range calls {
 					if real[i] != sim[i] {
-						t.Fatalf("%s: has returned: on the kernel %v, in the simulation %v", c.what, real[i], sim[i])
+						t.Fatalf("%s: returned on the kernel: %v, in the simulation: %v", c.what, real[i], sim[i])
 					}
 					if !real[i] {
 						left = append(left, c)

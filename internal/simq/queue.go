@@ -8,8 +8,7 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// queue is struct msg_queue. Its state is what Stat tells of it, and the
-// mutex of the Kernel guards all of it.
+// queue is struct msg_queue. The mutex of the Kernel guards it.
 type queue struct {
 	sysv.Stat
 	messages           []message
@@ -21,21 +20,21 @@ type message struct {
 	text []byte
 }
 
-// fill writes the message to a buffer that has room for it, and returns the
-// size of its text.
+// fill writes the message to a buffer that is large enough, and returns the size of
+// its text.
 func (m message) fill(buf []byte) int {
 	sysv.PutType(buf, m.typ)
 	return copy(buf[sysv.HeaderSize:], m.text)
 }
 
-// fits is msg_fits_inqueue: as many bytes, and as many messages, as msg_qbytes.
+// fits is msg_fits_inqueue: at most msg_qbytes bytes, and as many messages.
 func (q *queue) fits(m message) bool {
 	return q.Bytes+uint64(len(m.text)) <= q.MaxBytes && q.Messages+1 <= q.MaxBytes
 }
 
 // put sends a message that fits. It is pipelined_send: the first receiver that
-// waits for such a message gets it, without passing through the queue; those
-// before it whose buffer is too small are woken to hear so.
+// waits for such a message gets it directly, not through the queue. Receivers
+// before it whose buffer is too small are woken with E2BIG.
 func (q *queue) put(m message, from *Process) {
 	q.SendTime, q.SendPID = time.Now().Unix(), from.pid
 	for i := 0; i < len(q.receivers); {
@@ -49,8 +48,8 @@ func (q *queue) put(m message, from *Process) {
 			r.wake(sysv.E2BIG)
 			continue
 		}
-		// Linux writes down the thread here (task_pid), and the process
-		// (task_tgid) where a receive finds its message in the queue.
+		// Here Linux records the thread (task_pid). If a receive finds its
+		// message in the queue, it records the process (task_tgid).
 		q.ReceiveTime, q.ReceivePID = time.Now().Unix(), r.thread.tid
 		r.msg = m
 		r.wake(nil)
@@ -61,8 +60,8 @@ func (q *queue) put(m message, from *Process) {
 	q.Bytes += uint64(len(m.text))
 }
 
-// take takes the message that the selector chooses, for a receiver that need
-// not wait. ENOMSG: there is none.
+// take takes the message that the selector selects, for a receiver that does not
+// have to wait. ENOMSG: no message matches.
 func (q *queue) take(sel selector, room int, to *Process) (message, error) {
 	i := sel.find(q.messages)
 	if i < 0 {
@@ -80,10 +79,10 @@ func (q *queue) take(sel selector, room int, to *Process) (message, error) {
 	return m, nil
 }
 
-// look returns the message at a position, which stays: MSG_COPY. Linux copies
-// by way of a buffer of at most msgmax bytes (prepare_copy), and says EINVAL of
-// a longer message, which was sent when msgmax was greater.
-func (q *queue) look(position, room, limit int) (message, error) {
+// copyAt returns the message at a position, which stays in the queue: MSG_COPY.
+// Linux copies through a buffer of at most msgmax bytes (prepare_copy), and returns
+// EINVAL for a longer message, sent when msgmax was greater.
+func (q *queue) copyAt(position, room, limit int) (message, error) {
 	if position < 0 || position >= len(q.messages) {
 		return message{}, sysv.ENOMSG
 	}
@@ -97,9 +96,9 @@ func (q *queue) look(position, room, limit int) (message, error) {
 	}
 }
 
-// wakeSenders is ss_wakeup. It wakes every sender whose message fits into the
-// room that there is now, so more than can send; each then tries in turn, and
-// those for whom nothing is left queue again, behind the ones that slept on.
+// wakeSenders is ss_wakeup. It wakes every sender whose message fits the free space
+// now, which may be more senders than can send. They try one after the other; those
+// that no longer fit wait again, after the senders that were not woken.
 func (q *queue) wakeSenders() {
 	var woken, asleep []*sleeper
 	for _, s := range q.senders {
@@ -123,7 +122,7 @@ func (q *queue) wakeSenders() {
 	}
 }
 
-// recheckReceivers wakes the receivers that IPC_SET has forbidden to read.
+// recheckReceivers wakes the receivers that may no longer read after IPC_SET.
 func (q *queue) recheckReceivers() {
 	q.receivers = slices.DeleteFunc(q.receivers, func(r *sleeper) bool {
 		if r.thread.p.may(q, mayRead) {
@@ -134,14 +133,14 @@ func (q *queue) recheckReceivers() {
 	})
 }
 
-// remove takes a sleeper out of the queue's lists.
+// remove removes a sleeper from the queue's lists.
 func (q *queue) remove(s *sleeper) {
 	is := func(other *sleeper) bool { return other == s }
 	q.receivers = slices.DeleteFunc(q.receivers, is)
 	q.senders = slices.DeleteFunc(q.senders, is)
 }
 
-// selector is what msgtyp and MSG_EXCEPT choose, as convert_mode reads them.
+// selector is the meaning of msgtyp and MSG_EXCEPT, as in convert_mode.
 type selector struct {
 	mode selectMode
 	typ  int
@@ -160,7 +159,7 @@ func selectorOf(msgtyp, flags int) selector {
 	switch {
 	case msgtyp == 0:
 		return selector{mode: searchAny}
-	case msgtyp == math.MinInt: // which has no opposite
+	case msgtyp == math.MinInt: // -msgtyp would overflow
 		return selector{searchLessEqual, math.MaxInt}
 	case msgtyp < 0:
 		return selector{searchLessEqual, -msgtyp}

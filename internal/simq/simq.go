@@ -1,21 +1,21 @@
-// Package simq is a machine with System V message queues that exists in
-// memory: the Linux kernel's ipc/msg.c and ipc/util.c told again in Go, for
-// tests that need faults, several users, or the clock of testing/synctest.
+// Package simq simulates a machine with System V message queues in memory. It
+// implements the Linux kernel's ipc/msg.c and ipc/util.c in Go, for tests that need
+// faults, several users, or the clock of testing/synctest.
 //
-// [New] makes the machine, [Kernel.Process] a process on it, which is a
-// [sysv.Kernel]. Calls that block wait on a channel of their own, so synctest
-// sees them as durably blocked.
+// [New] creates the machine, and [Kernel.Process] a process on it, which is a
+// [sysv.Kernel]. Blocking calls wait on a channel, so synctest sees them as durably
+// blocked.
 //
-// What is simpler than in Linux, where it could be noticed:
-//   - Ids count up and are never used again. Linux builds them of an index and
-//     a sequence number, which wraps after some 32,000 rounds.
-//   - A sender that is woken sends at once. In Linux it must run first: a
-//     newcomer may take the room meanwhile, or a signal may reach it, and it
-//     returns EINTR.
-//   - IPC_SET leaves waiting receivers in their order. Linux wakes them all,
-//     and they queue again in the order in which they happen to run.
+// Differences from Linux that a program could notice:
+//   - Ids count up and are never reused. Linux derives them from an index and a
+//     sequence number, which wraps after some 32,000 rounds.
+//   - A sender that is woken sends at once. In Linux it has to run first:
+//     meanwhile another sender may use the free space, or a signal may arrive,
+//     so that it returns EINTR.
+//   - IPC_SET keeps the order of waiting receivers. Linux wakes them all, and
+//     they wait again in the order in which they happen to run.
 //   - A process has one group; user 0 has every capability, the others none.
-//   - Memory never runs out: ENOMEM comes from [Hooks] alone.
+//   - Memory never runs out: ENOMEM comes from [Hooks] only.
 package simq
 
 import (
@@ -33,17 +33,17 @@ import (
 type Kernel struct {
 	hooks atomic.Pointer[Hooks]
 
-	// mu guards the fields below, and every queue, sleeper and thread that is
-	// reached through them. It is held for moments: never by a call that
-	// waits, and never while a hook runs.
+	// mu guards the fields below, and the queues, sleepers and threads that are
+	// reachable through them. It is never held by a call that waits, nor while
+	// a hook runs.
 	mu      sync.Mutex
-	limits  sysv.Limits // the three maxima alone
+	limits  sysv.Limits // the three maxima only
 	queues  map[int]*queue
 	nextID  int
 	nextPID int32
 }
 
-// New returns a machine without queues, with the limits that Linux begins with.
+// New returns a machine without queues, with the default limits of Linux.
 func New() *Kernel {
 	k := &Kernel{
 		limits:  sysv.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 32000},
@@ -54,9 +54,9 @@ func New() *Kernel {
 	return k
 }
 
-// SetLimits changes msgmax, msgmnb and msgmni as writing to /proc/sys/kernel
-// does: for calls and queues to come. Fields that are zero stay as they are,
-// and what is in use is not looked at.
+// SetLimits changes msgmax, msgmnb and msgmni as writing to /proc/sys/kernel does:
+// for future calls and queues. Fields that are zero leave the limit as it is; the
+// usage is ignored.
 func (k *Kernel) SetLimits(l sysv.Limits) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -67,7 +67,7 @@ func (k *Kernel) SetLimits(l sysv.Limits) {
 	}
 }
 
-// Asleep returns the number of blocking calls that wait in the kernel.
+// Asleep returns the number of calls that are blocked in the kernel.
 func (k *Kernel) Asleep() int {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -78,7 +78,7 @@ func (k *Kernel) Asleep() int {
 	return n
 }
 
-// Process starts a process of a user and a group, with a pid of its own.
+// Process starts a process of a user and a group, with a new pid.
 func (k *Kernel) Process(uid, gid uint32) *Process {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -100,9 +100,9 @@ type Process struct {
 
 var _ sysv.Kernel = (*Process)(nil)
 
-// PID returns the process id, which Stat shows after a send or a receive. As
-// in Linux, a receive that was asleep when its message came leaves the id of
-// its thread instead (pipelined_send).
+// PID returns the process id, which Stat returns after a send or a receive. As in
+// Linux, Stat returns the id of the thread instead if the receive was asleep when its
+// message arrived (pipelined_send).
 func (p *Process) PID() int32 { return p.pid }
 
 // SameMachine is what [sysv.SameMachine] asks.
@@ -111,18 +111,18 @@ func (p *Process) SameMachine(other sysv.Kernel) bool {
 	return ok && o.k == p.k
 }
 
-// privileged tells whether the process has the capabilities that ipc/ asks for:
+// privileged reports whether the process has the capabilities that ipc/ checks:
 // CAP_IPC_OWNER, CAP_SYS_ADMIN and CAP_SYS_RESOURCE.
 func (p *Process) privileged() bool { return p.uid == 0 }
 
-// Bits of permission that a call asks of a queue, for anyone (S_IRUGO, S_IWUGO).
+// Permission bits that a call needs, in all classes (S_IRUGO, S_IWUGO).
 const (
 	mayRead  = 0o444
 	mayWrite = 0o222
 )
 
-// may is ipcperms: the classes do not add up, an owner without a right does
-// not get it from the bits of the group.
+// may is ipcperms. Only one class applies: an owner without a permission does not
+// get it from the bits of the group.
 func (p *Process) may(q *queue, flags int) bool {
 	granted := int(q.Mode)
 	switch {
@@ -140,8 +140,8 @@ func (p *Process) owns(q *queue) bool {
 	return p.uid == q.UID || p.uid == q.CreatorUID || p.privileged()
 }
 
-// lookup is ipc_obtain_object_check. Linux returns EINVAL for an id that is
-// gone, as for one that never was; EIDRM is for calls that were asleep.
+// lookup is ipc_obtain_object_check. Linux returns EINVAL for the id of a removed
+// queue, as for an id that never existed; EIDRM is for calls that were asleep.
 func (k *Kernel) lookup(id int) (*queue, error) {
 	q, ok := k.queues[id]
 	if !ok {
@@ -207,8 +207,8 @@ func (p *Process) Send(id int, msg []byte) error {
 	})
 }
 
-// send is do_msgsnd. Where it must wait it returns the sleeper to wait for,
-// if there is a thread to sleep on, and EAGAIN otherwise.
+// send is do_msgsnd. If it has to wait, it returns the sleeper to wait for, or
+// EAGAIN if there is no thread to sleep on.
 func (k *Kernel) send(p *Process, t *thread, id int, msg []byte) (*sleeper, error) {
 	if textSize(msg) < 0 || textSize(msg) > k.limits.MaxMessage || sysv.Type(msg) < 1 {
 		return nil, sysv.EINVAL
@@ -245,8 +245,8 @@ func (p *Process) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 	return m.fill(buf), nil
 }
 
-// receive is do_msgrcv. Where it must wait it returns the sleeper to wait
-// for, if there is a thread to sleep on, and ENOMSG otherwise.
+// receive is do_msgrcv. If it has to wait, it returns the sleeper to wait for, or
+// ENOMSG if there is no thread to sleep on.
 func (k *Kernel) receive(p *Process, t *thread, id, room, msgtyp, flags int) (message, *sleeper, error) {
 	copying := flags&sysv.Copy != 0
 	if room < 0 || copying && (flags&sysv.Except != 0 || t != nil) {
@@ -260,7 +260,7 @@ func (k *Kernel) receive(p *Process, t *thread, id, room, msgtyp, flags int) (me
 		return message{}, nil, sysv.EACCES
 	}
 	if copying {
-		m, err := q.look(msgtyp, room, min(room, k.limits.MaxMessage))
+		m, err := q.copyAt(msgtyp, room, min(room, k.limits.MaxMessage))
 		return m, nil, err
 	}
 	sel := selectorOf(msgtyp, flags)
@@ -300,10 +300,10 @@ func (k *Kernel) set(p *Process, id int, a sysv.Attr) error {
 	if uint64(uint(a.MaxBytes)) != a.MaxBytes {
 		return sysv.EINVAL // more than a C long holds
 	}
-	// Linux passes the size on as an int: it loses what is above 32 bits, and
-	// is then compared without its sign.
+	// Linux passes the size on as an int, which drops the upper 32 bits, and then
+	// compares it as an unsigned number.
 	size := int32(a.MaxBytes)
-	const nobody = ^uint32(0) // (uid_t)-1 and (gid_t)-1 are nobody's
+	const nobody = ^uint32(0) // (uid_t)-1 and (gid_t)-1 are invalid
 	q, err := k.lookup(id)
 	switch {
 	case err != nil:
@@ -340,7 +340,7 @@ func (p *Process) Remove(id int) error {
 	})
 }
 
-// List implements [sysv.Kernel]. As MSG_STAT_ANY, it asks for no permission.
+// List implements [sysv.Kernel]. Like MSG_STAT_ANY, it needs no permission.
 func (p *Process) List() (stats []sysv.Stat, err error) {
 	err = p.call(Call{Op: List}, func() error {
 		stats = make([]sysv.Stat, 0, len(p.k.queues))
@@ -379,6 +379,6 @@ func (p *Process) NewAlarm() sysv.Alarm { return sysv.NewTimerAlarm() }
 // UID implements [sysv.Kernel].
 func (p *Process) UID() int { return int(p.uid) }
 
-// textSize is the size of the text in a message, or of the room for it in a
-// buffer; negative where not even the type has room.
+// textSize returns the size of the text in a message, or the capacity for text of a
+// buffer. It is negative if not even the type fits.
 func textSize(msg []byte) int { return len(msg) - sysv.HeaderSize }

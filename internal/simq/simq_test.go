@@ -13,7 +13,7 @@ import (
 	"github.com/chanmq/chanmq/internal/sysvtest"
 )
 
-// machine is a simulated kernel as the common tests want it.
+// machine returns a simulated kernel for the tests of sysvtest.
 func machine(sysvtest.TB) sysvtest.Machine {
 	k := simq.New()
 	root := k.Process(0, 0)
@@ -30,8 +30,8 @@ func machine(sysvtest.TB) sysvtest.Machine {
 
 func TestKernel(t *testing.T) { sysvtest.Run(t, machine) }
 
-// What follows is what the simulation has beyond a kernel, and what a test must
-// not do to the kernel that it runs on.
+// The other tests are about what the simulation adds to a kernel, and what a test
+// must not do to the kernel that it runs on.
 
 // newQueue returns a private queue of a process.
 func newQueue(t *testing.T, p *simq.Process) int {
@@ -55,7 +55,7 @@ func receive(k sysv.Kernel, id int) sysvtest.Result {
 func message(typ int, text string) sysvtest.Result { return sysvtest.Result{Type: typ, Text: text} }
 
 func TestTheFirstIDIsZero(t *testing.T) {
-	// Zero is an id like others, which programs forget.
+	// Zero is a valid id, which programs tend to forget.
 	want(t, newQueue(t, simq.New().Process(0, 0)), 0)
 }
 
@@ -93,7 +93,7 @@ func TestLimitsChangeWhileRunning(t *testing.T) {
 	want(t, err, nil)
 	want(t, l, sysv.Limits{MaxMessage: 2, MaxBytes: 5, MaxQueues: 32000, Queues: 1, Messages: 1, Bytes: 3})
 
-	// msgmax is for messages to come, msgmnb for queues to come.
+	// msgmax applies to new messages, msgmnb to new queues.
 	want(t, p.Send(old, sysvtest.Message(1, "abc")), error(sysv.EINVAL))
 	want(t, sysvtest.Receive(p.Receive, old, 64, 0, sysv.Copy), sysvtest.Result{Err: sysv.EINVAL})
 	want(t, receive(p, old), message(1, "abc"))
@@ -117,7 +117,7 @@ func TestTooManyQueues(t *testing.T) {
 	want(t, err, error(sysv.ENOSPC))
 	_, err = p.Get(8, sysv.Create)
 	want(t, err, error(sysv.ENOSPC))
-	same, err := p.Get(key, sysv.Create) // which makes none
+	same, err := p.Get(key, sysv.Create) // creates none
 	want(t, err, nil)
 	want(t, same, id)
 	want(t, p.Remove(id), nil)
@@ -141,7 +141,7 @@ func TestFaultFailsACallThatThenDidNothing(t *testing.T) {
 	buf := sysv.Buffer(10)
 	for _, c := range []struct {
 		call func() error
-		is   simq.Call // what the hook is told, beside the process
+		is   simq.Call // what the hooks get, except for the process
 	}{
 		{func() error { _, err := p.Get(key+1, sysv.Create); return err },
 			simq.Call{Op: simq.Get, Key: key + 1, Flags: sysv.Create}},
@@ -195,7 +195,7 @@ func TestFaultMakesAThreadUninterruptible(t *testing.T) {
 	th := p.NewThread()
 	want(t, th.Enter(), false)
 	k.SetHooks(simq.Hooks{})
-	want(t, th.Enter(), true) // it was not entered
+	want(t, th.Enter(), true) // the first Enter had no effect
 	th.Leave()
 }
 
@@ -226,7 +226,7 @@ func TestObserveSeesEachCallOnce(t *testing.T) {
 	}
 }
 
-// A thread's misuse would go unnoticed in a real kernel until it mattered.
+// The misuse of a thread might go unnoticed with a real kernel.
 func TestThreadPanicsOutOfOrder(t *testing.T) {
 	for _, c := range []struct {
 		name string
@@ -236,12 +236,12 @@ func TestThreadPanicsOutOfOrder(t *testing.T) {
 		{"Enter twice", func(_ *simq.Process, th sysv.Thread) { th.Enter(); th.Enter() }, "Enter"},
 		{"Leave without Enter", func(_ *simq.Process, th sysv.Thread) { th.Leave() }, "Leave"},
 		{"Interrupt before Enter", func(_ *simq.Process, th sysv.Thread) { th.Interrupt() }, "Interrupt"},
-		{"Interrupt behind Leave", func(_ *simq.Process, th sysv.Thread) { th.Enter(); th.Leave(); th.Interrupt() }, "Interrupt"},
-		{"a call that must wait, without Enter", func(p *simq.Process, th sysv.Thread) {
+		{"Interrupt after Leave", func(_ *simq.Process, th sysv.Thread) { th.Enter(); th.Leave(); th.Interrupt() }, "Interrupt"},
+		{"a call that would block, without Enter", func(p *simq.Process, th sysv.Thread) {
 			id, _ := p.Get(sysv.KeyPrivate, 0o600)
 			_, _ = th.Receive(id, sysv.Buffer(1), 0, 0)
 		}, "outside"},
-		{"a call that need not wait, without Enter", func(p *simq.Process, th sysv.Thread) {
+		{"a call that would not block, without Enter", func(p *simq.Process, th sysv.Thread) {
 			id, _ := p.Get(sysv.KeyPrivate, 0o600)
 			_ = th.Send(id, sysvtest.Message(1, ""))
 		}, "outside"},
@@ -257,7 +257,7 @@ func TestThreadPanicsOutOfOrder(t *testing.T) {
 				}()
 				c.do(p, p.NewThread())
 			}()
-			newQueue(t, p) // the machine still runs
+			newQueue(t, p) // the machine still works
 		})
 	}
 }
@@ -279,8 +279,8 @@ func TestThreadPanicsForTwoCallsAtOnce(t *testing.T) {
 	})
 }
 
-// blocked starts a blocking call in a goroutine of the bubble, and returns when
-// it waits. The returned function waits for its result.
+// blocked starts a blocking call in a goroutine of the bubble, and returns once it is
+// blocked. The returned function waits for its result.
 func blocked(th sysv.Thread, call func() sysvtest.Result) func() sysvtest.Result {
 	result := make(chan sysvtest.Result, 1)
 	go func() {
@@ -301,7 +301,7 @@ func TestTimesAreOfTheBubble(t *testing.T) {
 		want(t, st.ChangeTime, time.Now().Unix())
 		for _, c := range []struct {
 			call func() error
-			at   *int64 // the time that the call changes
+			at   *int64 // the time that the call sets
 		}{
 			{func() error { return p.Send(id, sysvtest.Message(1, "")) }, &st.SendTime},
 			{func() error { return receive(p, id).Err }, &st.ReceiveTime},
@@ -402,8 +402,8 @@ func TestBubbleRemove(t *testing.T) {
 	})
 }
 
-// In the simulation the order of senders is that of ss_wakeup, where in Linux
-// it is left to chance which of those that were woken runs first.
+// In the simulation, senders are served in the order of ss_wakeup. In Linux the
+// scheduler decides which of the woken senders runs first.
 func TestSendersAreServedInOrder(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := simq.New()
@@ -421,7 +421,7 @@ func TestSendersAreServedInOrder(t *testing.T) {
 		send(1, "abc")
 		send(2, "de")
 		send(3, "f")
-		// All three fit, each alone. The first and the third do together.
+		// Each of the three fits alone; of two together, only the first and the third.
 		want(t, receive(p, id), message(9, "1234"))
 		want(t, receive(p, id), message(1, "abc"))
 		want(t, receive(p, id), message(3, "f"))

@@ -2,9 +2,9 @@ package simq
 
 import "github.com/chanmq/chanmq/internal/sysv"
 
-// thread implements sysv.Thread. It panics where its caller breaks the order
-// of calls that sysv.Thread asks for, which a real thread would not notice
-// until it matters. The Kernel's mutex guards entered and asleep.
+// thread implements sysv.Thread. It panics if its caller violates the order of
+// calls that sysv.Thread requires; with a real thread that may go unnoticed. The
+// Kernel's mutex guards entered and asleep.
 type thread struct {
 	p       *Process
 	tid     int32
@@ -12,20 +12,20 @@ type thread struct {
 	asleep  *sleeper // the call that waits, or nil
 }
 
-// sleeper is a blocking call that waits: struct msg_sender and msg_receiver.
-// It stands in a queue's list, and its thread points to it, until it is woken.
+// sleeper is a blocking call that waits: struct msg_sender and msg_receiver. It is
+// in a list of its queue, and its thread points to it, until it is woken.
 type sleeper struct {
 	thread *thread
 	q      *queue
 	msg    message  // of a sender: what it sends. Of a receiver: what it got
 	sel    selector // of a receiver
 	room   int      // of a receiver
-	// done has room for the one result, so that who wakes never waits. It is
-	// made by the call that sleeps, in the synctest bubble of that call.
+	// done has a buffer for the result, so that waking never blocks. The call
+	// that sleeps creates it, in its synctest bubble.
 	done chan error
 }
 
-// mustBeFree panics where a call of the thread may not begin.
+// mustBeFree panics if no call of the thread may begin now.
 func (t *thread) mustBeFree() {
 	if !t.entered {
 		panic("simq: blocking call outside Enter and Leave")
@@ -40,7 +40,7 @@ func (t *thread) newSleeper(q *queue) *sleeper {
 	return t.asleep
 }
 
-// wake ends the wait of a sleeper that was taken out of its queue's list.
+// wake ends the wait of a sleeper that was removed from its queue's list.
 func (s *sleeper) wake(err error) {
 	s.thread.asleep = nil
 	s.done <- err
@@ -65,10 +65,10 @@ func (t *thread) Leave() {
 	t.entered = false
 }
 
-// Interrupt wakes the call that waits. Otherwise it is lost, as a signal is
+// Interrupt wakes the call that waits. If no call waits, it is lost, like a signal
 // that a thread handles before it enters the kernel.
 func (t *thread) Interrupt() {
-	_ = t.p.call(Call{Op: Interrupt}, func() error { // an error is an interrupt lost
+	_ = t.p.call(Call{Op: Interrupt}, func() error { // an error means that the interrupt is lost
 		if !t.entered {
 			panic("simq: Interrupt outside Enter and Leave")
 		}

@@ -2,6 +2,6 @@
 
 package sysv
 
-// ipc64 (IPC_64) asks for the structures of this century. These architectures
-// kept the old ones as msgctl's default (CONFIG_ARCH_WANT_IPC_PARSE_VERSION).
+// ipc64 (IPC_64) asks msgctl for the current structures. On these architectures
+// the default is still the old ones (CONFIG_ARCH_WANT_IPC_PARSE_VERSION).
 const ipc64 = 0x100

@@ -2,5 +2,5 @@
 
 package sysv
 
-// ipc64 is not needed here: msgctl's structures are the 64-bit ones, always.
+// ipc64 is not needed here: msgctl always uses the current structures.
 const ipc64 = 0

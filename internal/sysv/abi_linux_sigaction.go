@@ -2,8 +2,8 @@
 
 package sysv
 
-// sigactionHandler is the word of struct sigaction that holds the handler, and
-// kernelSigsetSize the size of its mask in bytes: 64 signals.
+// sigactionHandler is the index of the word of struct sigaction that holds the
+// handler, and kernelSigsetSize the size in bytes of its mask, for 64 signals.
 const (
 	sigactionHandler = 0
 	kernelSigsetSize = 8

@@ -9,12 +9,11 @@ import (
 	"testing"
 )
 
-// A field of a C structure, and of the Go structure that stands for it.
+// A field of a C structure, and the corresponding field in Go.
 type field struct{ c, golang string }
 
-// TestLayout has a C compiler compare the structures of this package with those
-// of the kernel's headers, and with those of the C library, which other
-// programs use.
+// TestLayout has a C compiler compare the structures of this package with those of
+// the kernel's headers and of the C library, which other programs use.
 func TestLayout(t *testing.T) {
 	times := []field{{"msg_stime", "stime.v"}, {"msg_rtime", "rtime.v"}, {"msg_ctime", "ctime.v"}}
 	high := []field(nil)
@@ -42,7 +41,7 @@ func TestLayout(t *testing.T) {
 		header, c string
 		golang    any
 		fields    []field
-		sizes     bool // the C library's mode is wider than the kernel's on some
+		sizes     bool // not for the C library, whose mode is wider on some architectures
 	}{
 		{"linux/msg.h", "struct msqid64_ds", msqidDS{}, append(append(high, field{"msg_perm.key", "perm.Key"}), queue...), true},
 		{"sys/msg.h", "struct msqid_ds", msqidDS{}, append(queue, field{"msg_perm.__key", "perm.Key"}), false},
@@ -64,8 +63,8 @@ func TestLayout(t *testing.T) {
 	}
 }
 
-// locate returns the place and the size of a field, named from the outermost
-// structure on.
+// locate returns the offset and the size of a field. The path names it from the
+// outermost structure on.
 func locate(t *testing.T, typ reflect.Type, path string) (offset, size uintptr) {
 	t.Helper()
 	for _, name := range strings.Split(path, ".") {
@@ -90,7 +89,7 @@ func TestHeader(t *testing.T) {
 	})
 }
 
-// hold checks that claims of C hold behind a header.
+// hold checks that the claims, C expressions, are true after including the header.
 func hold(t *testing.T, header string, claims []string) {
 	t.Helper()
 	prologue := fmt.Sprintf("#include <stddef.h>\n#include <%s>\n", header)
@@ -108,11 +107,11 @@ func hold(t *testing.T, header string, claims []string) {
 		}
 		return
 	}
-	t.Skipf("none of %v is a C compiler here that has <%s>", compilers(), header)
+	t.Skipf("none of %v is installed here with the header <%s>", compilers(), header)
 }
 
-// compile has a compiler look for errors. What it would make need not run, so
-// the compiler may be for another processor than this machine's.
+// compile only checks the source, so that the compiler may be for another
+// architecture than this machine's.
 func compile(cc []string, source string) error {
 	args := append(cc[1:len(cc):len(cc)], "-D_GNU_SOURCE", "-fsyntax-only", "-x", "c", "-")
 	cmd := exec.Command(cc[0], args...)
@@ -123,9 +122,9 @@ func compile(cc []string, source string) error {
 	return nil
 }
 
-// compilers are the commands that compile for this architecture, if they are
-// installed: by the names of Debian and its kin, and plain cc on the machines
-// of the architecture itself, which an emulated test does not run on.
+// compilers returns the commands that compile for this architecture, if they are
+// installed: the cross compilers by their names on Debian, and plain cc on a
+// machine of this architecture, which an emulated test does not run on.
 func compilers() [][]string {
 	target := map[string]string{
 		"386":      "i686-linux-gnu",

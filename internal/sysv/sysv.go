@@ -1,13 +1,13 @@
-// Package sysv is the kernel as chanmq sees it: the four message queue calls,
-// ftok, and a way to interrupt a call that blocks. It is the only package of
-// the module that imports golang.org/x/sys, and, beside the codec for C
-// structs, the only one that uses unsafe.
+// Package sysv is chanmq's interface to the kernel: the four message queue calls,
+// ftok, and a way to interrupt a blocking call. It is the only package of the
+// module that imports golang.org/x/sys, and, apart from the codec for C structs,
+// the only one that uses unsafe.
 //
-// Everything above it talks to a [Kernel]. [Host] is the one the program runs
-// on; internal/simq holds one that exists in memory, for tests.
+// Everything above it uses a [Kernel]. [Host] is the one that the program runs on;
+// internal/simq has one that exists in memory only, for tests.
 //
-// Errors are plain [syscall.Errno] values, on every operating system, so that
-// the simulated kernel can speak the same language where there is no real one.
+// Errors are plain [syscall.Errno] values on every operating system, so that the
+// simulated kernel returns the same errors where there is no real one.
 package sysv
 
 import (
@@ -18,9 +18,9 @@ import (
 	"unsafe"
 )
 
-// HeaderSize is the number of bytes in front of a message's text that hold its
-// type: the C long that struct msgbuf begins with. C's long is Go's int on
-// every GOARCH that Linux has.
+// HeaderSize is the number of bytes before the text of a message that hold its
+// type: the C long at the beginning of struct msgbuf. C's long is Go's int on
+// every GOARCH of Linux.
 const HeaderSize = int(unsafe.Sizeof(int(0)))
 
 // MaxType is the largest message type that fits a C long.
@@ -36,10 +36,10 @@ const (
 	Copy      = 0o40000 // MSG_COPY: msgtyp is a position, the message stays
 )
 
-// KeyPrivate is IPC_PRIVATE: Get makes a new queue without a key.
+// KeyPrivate is IPC_PRIVATE: Get creates a new queue without a key.
 const KeyPrivate = 0
 
-// The errors that a Kernel returns and that callers tell apart.
+// The errors of a Kernel that callers distinguish.
 const (
 	E2BIG  = syscall.E2BIG  // receive: the message is larger than the buffer, and was not taken
 	EACCES = syscall.EACCES // no permission
@@ -57,30 +57,30 @@ const (
 )
 
 // Kernel is what chanmq needs of an operating system: System V message queues
-// as in msgget(2), msgop(2) and msgctl(2). None of its methods blocks; those
-// that do are methods of a [Thread]. It may be used by several goroutines.
+// as in msgget(2), msgop(2) and msgctl(2). Its methods do not block; the blocking
+// calls are methods of [Thread]. It is safe for concurrent use.
 type Kernel interface {
-	// Get returns the id (msqid) of the queue with the key. flags holds the
-	// permissions and Create and Exclusive.
+	// Get returns the id (msqid) of the queue with the key. flags are the
+	// permissions, Create and Exclusive.
 	Get(key int32, flags int) (id int, err error)
 	// Send puts a message into the queue: HeaderSize bytes with its type, as
-	// PutType left them, and its text. EAGAIN: the queue is full.
+	// written by PutType, and its text. EAGAIN: the queue is full.
 	Send(id int, msg []byte) error
-	// Receive takes the message that msgtyp and flags (Except, Copy) choose.
-	// It fills buf with the type and the text, of n bytes. ENOMSG: there is
-	// none. E2BIG: the text is larger than buf has room for.
+	// Receive takes the message that msgtyp and flags (Except, Copy) select. It
+	// writes the type and the n bytes of text to buf. ENOMSG: no message
+	// matches. E2BIG: the text does not fit buf.
 	Receive(id int, buf []byte, msgtyp, flags int) (n int, err error)
-	// Stat tells the state of a queue.
+	// Stat returns the state of a queue.
 	Stat(id int) (Stat, error)
-	// Set changes a queue's owner, permissions and size, all of them at once.
+	// Set changes the owner, permissions and size of a queue, all at once.
 	Set(id int, a Attr) error
-	// Remove destroys a queue. Calls that block on it return EIDRM.
+	// Remove destroys a queue. Calls that are blocked on it return EIDRM.
 	Remove(id int) error
-	// List tells the state of every queue that the caller may see.
+	// List returns the state of every queue that the caller may see.
 	List() ([]Stat, error)
-	// Limits tells the limits of the system, and how much of them is in use.
+	// Limits returns the limits of the system, and the current usage.
 	Limits() (Limits, error)
-	// NewThread returns a place for blocking calls, one at a time.
+	// NewThread returns a Thread for blocking calls, one at a time.
 	NewThread() Thread
 	// NewAlarm returns a place to sleep, for one goroutine at a time.
 	NewAlarm() Alarm
@@ -97,22 +97,22 @@ func SameMachine(a, b Kernel) bool {
 	return a == b
 }
 
-// Thread is the place where one goroutine at a time makes a blocking call that
-// another one can interrupt. The order of calls is Enter, any number of Send
-// and Receive, Leave. Interrupt may be called by anyone from Enter to Leave;
-// the caller sees to it that it is not called outside.
+// Thread lets one goroutine at a time make blocking calls that another goroutine
+// can interrupt. The order of calls is Enter, any number of Send and Receive,
+// Leave. Any goroutine may call Interrupt between Enter and Leave; callers must
+// make sure that it is not called at any other time.
 type Thread interface {
-	// Enter binds the calling goroutine to where it can be interrupted. It
-	// reports false, and binds nothing, where a blocking call could not be.
+	// Enter locks the calling goroutine to a thread that can be interrupted. It
+	// returns false, without effect, if a blocking call could not be interrupted.
 	Enter() bool
-	// Send is Kernel.Send that waits until there is room. EINTR: it was
-	// interrupted, and nothing was sent.
+	// Send is Kernel.Send, but waits until the message fits the queue. EINTR: it
+	// was interrupted, and nothing was sent.
 	Send(id int, msg []byte) error
-	// Receive is Kernel.Receive that waits for a message. EINTR: it was
+	// Receive is Kernel.Receive, but waits for a message. EINTR: it was
 	// interrupted, and nothing was taken.
 	Receive(id int, buf []byte, msgtyp, flags int) (n int, err error)
-	// Interrupt makes the blocking call that is under way return EINTR. It is
-	// lost where the call has not begun: who needs it to arrive repeats it.
+	// Interrupt makes the current blocking call return EINTR. It is lost if the
+	// call has not begun yet, so a caller that needs the effect repeats it.
 	Interrupt()
 	// Leave undoes Enter.
 	Leave()
@@ -158,7 +158,7 @@ type Stat struct {
 	Attr
 	CreatorUID, CreatorGID uint32
 	Messages, Bytes        uint64
-	// Seconds since 1970; zero when never.
+	// Seconds since 1970; zero means never.
 	SendTime, ReceiveTime, ChangeTime int64
 	SendPID, ReceivePID               int32
 }
@@ -170,30 +170,30 @@ type Attr struct {
 	MaxBytes uint64 // msg_qbytes
 }
 
-// Limits are the limits of an IPC namespace, and what is in use there.
+// Limits are the limits of an IPC namespace, and the current usage.
 type Limits struct {
 	MaxMessage, MaxBytes, MaxQueues int // msgmax, msgmnb, msgmni
 	Queues, Messages, Bytes         int
 }
 
-// Buffer returns a buffer for messages of up to n bytes of text, aligned for
-// the type in front of it: a Go int, which an []int is by its type.
+// Buffer returns a buffer for a message with up to n bytes of text, aligned for the
+// type at its beginning: a Go int, so the buffer is allocated as an []int.
 func Buffer(n int) []byte {
 	words := make([]int, 1+(n+HeaderSize-1)/HeaderSize)
-	// unsafe.Slice over memory of at least that length (words keeps it alive
-	// through the result); bytes have no alignment of their own.
+	// unsafe.Slice covers memory of at least that length, which the result keeps
+	// alive; bytes need no alignment.
 	return unsafe.Slice((*byte)(unsafe.Pointer(&words[0])), HeaderSize+n)
 }
 
-// PutType writes a message's type in front of its text. The buffer has at
+// PutType writes the type of a message before its text. The buffer must have at
 // least HeaderSize bytes.
 func PutType(msg []byte, typ int) {
 	_ = msg[HeaderSize-1]
-	// A copy of bytes, so that the buffer need not be aligned.
+	// Bytes are copied, so the buffer need not be aligned.
 	copy(msg, (*[HeaderSize]byte)(unsafe.Pointer(&typ))[:])
 }
 
-// Type reads the type in front of a message's text.
+// Type reads the type before the text of a message.
 func Type(msg []byte) int {
 	var typ int
 	_ = msg[HeaderSize-1]

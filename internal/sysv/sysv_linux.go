@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Commands of msgctl(2) that x/sys/unix has no names for, and the one flag of
-// msgrcv(2) that it has: noWait must be what the kernel calls it.
+// Commands of msgctl(2) that x/sys/unix does not define. The last line does not
+// compile if noWait differs from its IPC_NOWAIT.
 const (
 	ipcInfo    = 3
 	msgStat    = 11
@@ -32,8 +32,8 @@ func (linux) Get(key int32, flags int) (int, error) {
 	return int(id), nil
 }
 
-// Send and Receive of linux never sleep (IPC_NOWAIT), so the Go scheduler need
-// not be told of them: a raw system call costs half of one that tells it.
+// Send and Receive of linux never sleep (IPC_NOWAIT), so they are raw system
+// calls, which do not notify the Go scheduler and cost half as much.
 
 func (linux) Send(id int, msg []byte) error {
 	_, _, errno := unix.RawSyscall6(unix.SYS_MSGSND, uintptr(id),
@@ -55,7 +55,7 @@ func (linux) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 	return int(n), nil
 }
 
-// msgctl is the system call with ipc64 or-ed in where the architecture asks for it.
+// msgctl is the system call, with ipc64 where the architecture needs it.
 func msgctl(id, cmd int, arg unsafe.Pointer) (int, error) {
 	n, _, errno := unix.RawSyscall(unix.SYS_MSGCTL, uintptr(id), uintptr(cmd|ipc64), uintptr(arg))
 	if errno != 0 {
@@ -64,8 +64,8 @@ func msgctl(id, cmd int, arg unsafe.Pointer) (int, error) {
 	return int(n), nil
 }
 
-// msqidDS is struct msqid64_ds (include/uapi/asm-generic/msgbuf.h and its
-// variants for mips and powerpc), in full, since IPC_STAT fills all of it.
+// msqidDS is struct msqid64_ds (include/uapi/asm-generic/msgbuf.h and its variants
+// for mips and powerpc). It is complete, since IPC_STAT writes all of it.
 type msqidDS struct {
 	perm                 unix.SysvIpcPerm
 	stime, rtime, ctime  seconds
@@ -123,8 +123,8 @@ func (linux) Remove(id int) error {
 	return err
 }
 
-// msginfo is struct msginfo (include/uapi/linux/msg.h): the same on every
-// architecture. IPC_INFO fills the limits, MSG_INFO what is in use.
+// msginfo is struct msginfo (include/uapi/linux/msg.h), the same on every
+// architecture. IPC_INFO returns the limits in it, MSG_INFO the usage.
 type msginfo struct {
 	pool, map_, max, mnb, mni, ssz, tql int32
 	seg                                 uint16
@@ -139,8 +139,8 @@ func (linux) List() ([]Stat, error) {
 	stats := make([]Stat, 0, max(info.pool, 0))
 	for index := 0; index <= last; index++ {
 		var ds msqidDS
-		// MSG_STAT_ANY asks for no permission on the queue. A kernel older
-		// than 4.17 answers EINVAL, like one whose index is unused.
+		// MSG_STAT_ANY needs no permission on the queue. A kernel before 4.17
+		// returns EINVAL for it, the error of an unused index.
 		id, err := msgctl(index, msgStatAny, unsafe.Pointer(&ds))
 		if err == EINVAL {
 			id, err = msgctl(index, msgStat, unsafe.Pointer(&ds))
@@ -148,7 +148,7 @@ func (linux) List() ([]Stat, error) {
 		switch err {
 		case nil:
 			stats = append(stats, ds.stat(id))
-		case EINVAL, EIDRM, EACCES: // unused, just removed, or not ours to see
+		case EINVAL, EIDRM, EACCES: // unused, just removed, or not readable by us
 		default:
 			return nil, err
 		}
@@ -168,34 +168,34 @@ func (linux) Limits() (Limits, error) {
 		MaxMessage: int(limits.max),
 		MaxBytes:   int(limits.mnb),
 		MaxQueues:  int(limits.mni),
-		// MSG_INFO puts them into fields of other names: msgctl(2).
+		// MSG_INFO uses these fields for the usage: msgctl(2).
 		Queues:   int(used.pool),
 		Messages: int(used.map_),
 		Bytes:    int(used.tql),
 	}, nil
 }
 
-// FTok makes a key from a file and a project id, as ftok(3) of glibc does: the
-// low 8 bits of proj and of the device, and the low 16 bits of the inode.
+// FTok derives a key from a file and a project id as ftok(3) of glibc does, from
+// the low 8 bits of proj and of the device, and the low 16 bits of the inode.
 func FTok(path string, proj byte) (int32, error) {
 	var st unix.Stat_t
 	for {
 		switch err := unix.Stat(path, &st); err {
 		case nil:
 			return int32(uint32(proj)<<24 | uint32(st.Dev&0xff)<<16 | uint32(st.Ino&0xffff)), nil
-		case syscall.EINTR: // a file system with a server behind it
+		case syscall.EINTR: // a network or FUSE file system: try again
 		default:
 			return -1, err
 		}
 	}
 }
 
-// Switches returns how often threads of this process have given up the processor
-// so far, to wait for something: getrusage(2).
+// Switches returns the number of voluntary context switches of this process so
+// far: getrusage(2).
 func Switches() int64 {
 	var usage unix.Rusage
 	if err := unix.Getrusage(unix.RUSAGE_SELF, &usage); err != nil {
-		return 0 // its arguments are constant
+		return 0 // cannot fail: its arguments are constant
 	}
 	return int64(usage.Nvcsw)
 }

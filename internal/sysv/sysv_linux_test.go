@@ -17,7 +17,7 @@ import (
 
 func TestKernel(t *testing.T) { sysvtest.Run(t, sysvtest.Host) }
 
-// ftokC prints what ftok(3) makes of its arguments.
+// ftokC prints the result of ftok(3) for its arguments.
 const ftokC = `
 #include <stdio.h>
 #include <stdlib.h>
@@ -25,10 +25,10 @@ const ftokC = `
 int main(int argc, char **argv) { printf("%d", (int)ftok(argv[1], atoi(argv[2]))); return 0; }
 `
 
-// ftokPerl does so too. Perl takes a string for the id, and of it one byte.
+// ftokPerl does the same. Perl takes the project id as a number, or as a string of one character.
 const ftokPerl = `use IPC::SysV qw(ftok); printf "%d", unpack "l", pack "l", ftok($ARGV[0], int $ARGV[1]);`
 
-func TestFTokIsThatOfOthers(t *testing.T) {
+func TestFTokAgreesWithOthers(t *testing.T) {
 	for _, other := range []struct {
 		name    string
 		command func(*testing.T) []string
@@ -103,8 +103,8 @@ func TestFTokErrors(t *testing.T) {
 		name, path string
 		want       error
 	}{
-		{"a file that is not there", filepath.Join(dir, "none"), fs.ErrNotExist},
-		{"no name", "", fs.ErrNotExist},
+		{"a missing file", filepath.Join(dir, "none"), fs.ErrNotExist},
+		{"an empty name", "", fs.ErrNotExist},
 		{"a file below a file", filepath.Join(file, "x"), syscall.ENOTDIR},
 		{"a link to itself", loop, syscall.ELOOP},
 		{"a name that is too long", strings.Repeat("x", 1000), syscall.ENAMETOOLONG},
@@ -116,7 +116,7 @@ func TestFTokErrors(t *testing.T) {
 			}
 		})
 	}
-	t.Run("a directory that may not be searched", func(t *testing.T) {
+	t.Run("a directory without search permission", func(t *testing.T) {
 		nobody := sysvtest.Host(t).As(t, 65534, 65534)
 		if err := os.Chmod(dir, 0); err != nil {
 			t.Fatal(err)

@@ -9,17 +9,17 @@ import (
 	"runtime"
 )
 
-// errUnsupported is what every call returns where the kernel is not Linux.
+// errUnsupported is the error of every call on systems other than Linux.
 var errUnsupported = fmt.Errorf("System V message queues on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 
-// Host returns a kernel without message queues: each call fails with an error
-// that is errors.ErrUnsupported.
+// Host returns a kernel without message queues: each call returns an error
+// matching errors.ErrUnsupported.
 func Host() Kernel { return unsupported{} }
 
-// FTok fails like everything else here, since no queue could have the key.
+// FTok returns an error matching errors.ErrUnsupported.
 func FTok(string, byte) (int32, error) { return -1, errUnsupported }
 
-// Switches returns 0: nothing here waits in a system call.
+// Switches returns 0: no call waits in the kernel here.
 func Switches() int64 { return 0 }
 
 type unsupported struct{}

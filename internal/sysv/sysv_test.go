@@ -11,7 +11,7 @@ import (
 func TestTypeIsWhatPutTypeWrote(t *testing.T) {
 	for _, typ := range []int{0, 1, -1, 258, math.MaxInt, math.MinInt} {
 		buf := make([]byte, sysv.HeaderSize+3)
-		for i := range 3 { // also where it is not aligned
+		for i := range 3 { // also at unaligned offsets
 			sysv.PutType(buf[i:], typ)
 			if got := sysv.Type(buf[i:]); got != typ {
 				t.Errorf("Type = %d at offset %d, want %d", got, i, typ)
@@ -24,7 +24,7 @@ func TestTypeIsInNativeOrder(t *testing.T) {
 	buf := sysv.Buffer(0)
 	sysv.PutType(buf, 0x01020304)
 	if got := *(*int)(unsafe.Pointer(&buf[0])); got != 0x01020304 {
-		t.Errorf("C would read the type %#x", got)
+		t.Errorf("in C the type is %#x", got)
 	}
 }
 
@@ -53,6 +53,6 @@ func TestBuffer(t *testing.T) {
 		if uintptr(unsafe.Pointer(&buf[0]))%uintptr(sysv.HeaderSize) != 0 {
 			t.Errorf("Buffer(%d) is not aligned", n)
 		}
-		clear(buf) // all of it is memory of the buffer: checkptr looks, with -race
+		clear(buf) // with -race, checkptr checks that all of it is allocated
 	}
 }

@@ -10,47 +10,55 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// interruptSignal wakes a thread out of a blocking call. The Go runtime sends
-// it to its own threads all day to preempt them, and ignores one that it did
-// not ask for (runtime/signal_unix.go), so a stray one does no harm. System V
-// calls are never restarted behind a signal handler, whatever SA_RESTART says:
-// signal(7).
+// interruptSignal interrupts a blocking call of a thread. The Go runtime sends it
+// to its own threads all the time to preempt them, and ignores one that it did not
+// expect (runtime/signal_unix.go), so a stray one is harmless. System V calls are
+// never restarted after a signal handler, even with SA_RESTART: signal(7).
 const interruptSignal = unix.SIGURG
 
 var pid = os.Getpid() // a Go program does not fork without exec
 
-// thread is a Thread of the Linux kernel. Its fields belong to the goroutine
-// between Enter and Leave; tid is read by Interrupt, which the caller orders
-// behind Enter.
+// thread is a Thread of the Linux kernel. Its fields belong to the goroutine that
+// called Enter, until Leave; Interrupt reads tid, and the caller orders it after
+// Enter.
 type thread struct {
 	entries uint
 	tid     int
-	blocked bool          // the signal was blocked here before Enter
+	blocked bool          // the thread had the signal blocked before Enter
 	mask    unix.Sigset_t // the thread's mask before Enter, if blocked
 }
 
-// entriesPerCheck is how many times Enter trusts one look at the signal's handler.
+// entriesPerCheck is the number of calls of Enter per check of whether the thread can
+// be interrupted.
 const entriesPerCheck = 32
 
 func (linux) NewThread() Thread { return new(thread) }
 
-// Enter locks the goroutine to its thread, so that the id it publishes is the
-// id of the thread that will block.
+// Enter locks the goroutine to its thread, so that tid is the id of the thread that
+// will block.
 func (t *thread) Enter() bool {
-	// Whoever has the signal ignored does so once, and Interrupt can do with
-	// that: a look now and then saves a system call for each message.
-	if t.entries%entriesPerCheck == 0 && !signalCaught(interruptSignal) {
+	runtime.LockOSThread()
+	t.tid = unix.Gettid()
+	// A program ignores the signal once, if at all, and Interrupt can handle
+	// that. Checking only now and then saves system calls per message.
+	if t.entries%entriesPerCheck == 0 && !t.interruptible() {
+		runtime.UnlockOSThread()
 		return false
 	}
 	t.entries++
-	runtime.LockOSThread()
-	t.tid = unix.Gettid()
 	t.blocked = t.unblock()
 	return true
 }
 
-// unblock lets the signal through to the calling thread. A program started by
-// a parent that had blocked it inherits that mask on every thread.
+// interruptible reports whether the calling thread, locked, can be sent a signal that
+// has an effect. A sandbox may deny tgkill(2), with any error; so it is tried with
+// signal 0, which sends nothing.
+func (t *thread) interruptible() bool {
+	return signalCaught(interruptSignal) && unix.Tgkill(pid, t.tid, 0) == nil
+}
+
+// unblock unblocks the signal for the calling thread. If the parent of this
+// process had it blocked, every thread has inherited that mask.
 func (t *thread) unblock() bool {
 	if err := unix.PthreadSigmask(unix.SIG_BLOCK, nil, &t.mask); err != nil {
 		return false
@@ -67,8 +75,8 @@ func (t *thread) unblock() bool {
 
 func (t *thread) Leave() {
 	if t.blocked {
-		// Without it the thread would get signals that the program's parent
-		// asked it not to get; it cannot fail with a mask that we read.
+		// The thread must not receive signals that the parent process had
+		// blocked. This cannot fail: the mask is one that we read.
 		_ = unix.PthreadSigmask(unix.SIG_SETMASK, &t.mask, nil)
 	}
 	runtime.UnlockOSThread()
@@ -76,9 +84,9 @@ func (t *thread) Leave() {
 
 func (t *thread) Interrupt() {
 	if !signalCaught(interruptSignal) {
-		catchSignal() // it was when the call began, and the call must end
+		catchSignal() // the signal was caught when the call began, and the call must end
 	}
-	// ESRCH cannot be: the thread is between Enter and Leave, locked.
+	// It cannot fail with ESRCH: the goroutine is locked to the thread until Leave.
 	_ = unix.Tgkill(pid, t.tid, interruptSignal)
 }
 
@@ -102,13 +110,14 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 	return int(n), nil
 }
 
-// signalCaught reports whether the process has a handler for the signal: one
-// that is ignored, or has its default action, interrupts nothing. The kernel is
-// asked, since a program may have set that from C (a c-shared library's host),
-// where signal.Ignored does not see it.
+// signalCaught reports whether the process has a handler for the signal. A signal
+// that is ignored, or has its default action, interrupts nothing. This asks the
+// kernel, since C code in the process (the host of a c-shared library) may have set
+// the handler, which signal.Ignored does not see.
 func signalCaught(sig unix.Signal) bool {
-	// struct kernel_sigaction is at most 8 words: handler, flags, restorer and
-	// mask, in an order of each architecture's own (include/linux/signal_types.h).
+	// struct kernel_sigaction has at most 8 words: handler, flags, restorer and
+	// mask, in an order that depends on the architecture
+	// (include/linux/signal_types.h).
 	var act [8]uintptr
 	_, _, errno := unix.RawSyscall6(unix.SYS_RT_SIGACTION, uintptr(sig), 0,
 		uintptr(unsafe.Pointer(&act)), // unsafe rule (4): converted in the call
@@ -120,15 +129,15 @@ func signalCaught(sig unix.Signal) bool {
 
 var catching sync.Mutex
 
-// catchSignal gives the signal back to the Go runtime's handler, after the
-// program, or C code in it, has had it ignored. Nothing else changes by that:
-// to ignore SIGURG is its default action, and the runtime ignores it too.
+// catchSignal installs the Go runtime's handler for the signal again, after the
+// program, or C code in it, has ignored the signal. This has no other effect: the
+// default action of SIGURG is to ignore it, and so does the runtime's handler.
 func catchSignal() {
 	catching.Lock()
 	defer catching.Unlock()
-	// Ignore makes the runtime forget that it has a handler in place, which
-	// is not true if C took it away; Notify puts it in place, and Stop leaves
-	// it there, as at the program's start.
+	// The runtime may believe that its handler is installed although C code has
+	// replaced it. Ignore corrects that, Notify installs the handler, and Stop
+	// leaves it installed, as at the start of the program.
 	c := make(chan os.Signal, 1)
 	signal.Ignore(interruptSignal)
 	signal.Notify(c, interruptSignal)

@@ -16,13 +16,13 @@ import (
 	"github.com/chanmq/chanmq/internal/sysvtest"
 )
 
-// bitOf returns the place of a signal in a set of signals.
+// bitOf returns the position of a signal in a set of signals.
 func bitOf(set *unix.Sigset_t, sig syscall.Signal) (word int, bit uint) {
 	bits := 8 * binary.Size(set.Val[0])
 	return (int(sig) - 1) / bits, uint(int(sig)-1) % uint(bits)
 }
 
-// blocks tells whether the calling thread blocks a signal.
+// blocks reports whether the calling thread blocks a signal.
 func blocks(t *testing.T, sig syscall.Signal) bool {
 	t.Helper()
 	var mask unix.Sigset_t
@@ -81,20 +81,20 @@ func TestThreadUnblocksTheSignal(t *testing.T) {
 				return false
 			}
 			th := sysv.Host().NewThread()
-			for range 2 { // a Thread is used again and again
+			for range 2 { // a Thread is reused
 				check("before Enter", before)
 				if !th.Enter() {
 					t.Fatal("Enter reports false")
 				}
-				check("behind Enter", func(sig syscall.Signal) bool { return sig != syscall.SIGURG && before(sig) })
+				check("after Enter", func(sig syscall.Signal) bool { return sig != syscall.SIGURG && before(sig) })
 				th.Leave()
 			}
-			check("behind Leave", before)
+			check("after Leave", before)
 		})
 	}
 }
 
-// Interrupting works in each state of the signal that a program can be in.
+// Interrupting works whatever a program does with the signal.
 func TestSignalOfTheProcess(t *testing.T) {
 	for _, c := range []struct {
 		name          string
@@ -108,7 +108,7 @@ func TestSignalOfTheProcess(t *testing.T) {
 		{name: "ignored, then caught again", act: "ignore notify", interruptible: true},
 		{name: "ignored while the receive waits", act: "wait ignore", interruptible: true},
 		{name: "caught by the program", act: "notify", interruptible: true},
-		{name: "caught, then given back", act: "notify stop", interruptible: true},
+		{name: "caught, then released", act: "notify stop", interruptible: true},
 		{name: "ignored by the parent", interruptible: true, start: func(t *testing.T, child *exec.Cmd) {
 			shell := need(t, "sh")
 			child.Args = append([]string{"sh", "-c", `trap "" URG; exec "$@"`, "sh", child.Path}, child.Args[1:]...)
@@ -116,8 +116,8 @@ func TestSignalOfTheProcess(t *testing.T) {
 			run(t, child)
 		}},
 		{name: "blocked by the parent", interruptible: true, start: startBlocked},
-		// The Go runtime unblocks the signal of every thread, unless it is told
-		// not to preempt goroutines by it.
+		// The Go runtime unblocks the signal on every thread, unless asynchronous
+		// preemption is turned off.
 		{name: "without preemption", godebug: "asyncpreemptoff=1", interruptible: true},
 		{name: "without preemption, blocked by the parent", godebug: "asyncpreemptoff=1",
 			act: "inherit", interruptible: true, start: startBlocked},
@@ -137,8 +137,8 @@ func TestSignalOfTheProcess(t *testing.T) {
 	}
 }
 
-// startBlocked starts a child from a thread that blocks the signal, which the
-// child inherits.
+// startBlocked starts a child from a thread that blocks the signal, so that the
+// child inherits that.
 func startBlocked(t *testing.T, child *exec.Cmd) {
 	t.Helper()
 	block(t, syscall.SIGURG)
@@ -153,7 +153,7 @@ func run(t *testing.T, child *exec.Cmd) {
 	}
 }
 
-// The environment of the process that TestSignalOfTheProcess starts.
+// Environment variables of the process that TestSignalOfTheProcess starts.
 const (
 	signalChild = "CHANMQ_TEST_SIGNAL_ACT"
 	signalWant  = "CHANMQ_TEST_SIGNAL_WANT"
@@ -179,7 +179,7 @@ func TestSignalChild(t *testing.T) {
 			signal.Stop(caught)
 		case "inherit":
 			if !blocks(t, syscall.SIGURG) {
-				t.Fatal("this process did not inherit that SIGURG is blocked")
+				t.Fatal("SIGURG is not blocked: the mask was not inherited")
 			}
 		default:
 			t.Fatal(act)
@@ -201,7 +201,7 @@ func TestSignalChild(t *testing.T) {
 	}
 }
 
-// interruptible tells what Enter says.
+// interruptible returns the result of Enter.
 func interruptible() bool {
 	th := sysv.Host().NewThread()
 	if !th.Enter() {

@@ -16,17 +16,17 @@ type Call struct {
 	thread   steadyThread
 	result   Result        // when returned is closed
 	returned chan struct{} // closed when the call has returned
-	release  chan struct{} // closed when it is not interrupted any more
+	release  chan struct{} // closed when it is no longer interrupted
 	finished chan struct{} // closed when the goroutine ends
 	end      sync.Once
 }
 
-// steadyThread is a Thread whose calls go on where a signal met them that the
-// test has not sent. The Go runtime sends some to preempt goroutines; one may
-// arrive when the goroutine is in the kernel already.
+// steadyThread is a Thread whose calls continue after a signal that the test has
+// not sent. The Go runtime sends such signals to preempt goroutines; one may arrive
+// when the goroutine is in the kernel already.
 type steadyThread struct {
 	sysv.Thread
-	interrupted atomic.Bool // by the test, and no call has returned EINTR yet
+	interrupted atomic.Bool // the test has interrupted it, and no call has returned EINTR yet
 }
 
 func (th *steadyThread) Send(id int, msg []byte) error {
@@ -46,8 +46,8 @@ func (th *steadyThread) Receive(id int, buf []byte, msgtyp, flags int) (int, err
 	}
 }
 
-// Start makes a blocking call as a user. The end of the test interrupts it if
-// it still waits then.
+// Start makes a blocking call as a user. At the end of the test, a call that still
+// waits is interrupted.
 func Start(t TB, as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
 	t.Helper()
 	c := &Call{
@@ -68,7 +68,7 @@ func Start(t TB, as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
 			}
 			c.result = call(k, &c.thread)
 			close(c.returned)
-			<-c.release // until then c.thread may be interrupted
+			<-c.release // c.thread may be interrupted until then
 			c.thread.Leave()
 			return nil
 		})
@@ -92,7 +92,7 @@ func (c *Call) End() {
 	})
 }
 
-// Returned tells whether the call has returned.
+// Returned reports whether the call has returned.
 func (c *Call) Returned() bool {
 	select {
 	case <-c.returned:
@@ -113,53 +113,53 @@ func (c *Call) Result() Result {
 	c.t.Helper()
 	Eventually(c.t, "the call has returned", func() bool {
 		if !c.Returned() && c.thread.interrupted.Load() {
-			c.thread.Interrupt() // in case it was lost: the call may just have gone on
+			c.thread.Interrupt() // again, since it was lost if the call was just continuing
 		}
 		return c.Returned()
 	})
 	return c.result
 }
 
-// hang is far longer than anything takes that a test waits for.
+// hang is far longer than anything that a test waits for.
 const hang = 2 * time.Minute
 
-// Eventually waits until a condition holds that nothing keeps from coming true.
+// Eventually waits until a condition holds, and fails the test if it never does.
 func Eventually(t TB, what string, holds func() bool) {
 	t.Helper()
 	begin := time.Now()
 	for tries := 0; !holds(); tries++ {
 		if time.Since(begin) > hang {
-			t.Fatalf("%s: not so after %v", what, hang)
+			t.Fatalf("after %v still not: %s", hang, what)
 		}
 		if tries < 100 {
-			runtime.Gosched() // a sleep is a hundred times as long as most waits
+			runtime.Gosched() // most waits are far shorter than a sleep
 		} else {
 			time.Sleep(time.Millisecond)
 		}
 	}
 }
 
-// asleep starts a blocking call and returns when it waits in the kernel.
+// asleep starts a blocking call and returns once it is blocked in the kernel.
 func (q queue) asleep(as User, call func(sysv.Kernel, sysv.Thread) Result) *Call {
 	q.t.Helper()
 	before := q.m.Asleep(q.t)
 	c := Start(q.t, as, call)
-	Eventually(q.t, "the call waits in the kernel", func() bool {
+	Eventually(q.t, "the call is blocked in the kernel", func() bool {
 		return q.m.Asleep(q.t) > before || c.Returned()
 	})
 	if c.Returned() {
-		q.t.Fatalf("the call did not wait: %v", c.Result())
+		q.t.Fatalf("the call did not block: %v", c.Result())
 	}
 	return c
 }
 
-// stillAsleep checks that so many calls wait in the kernel.
+// stillAsleep checks the number of calls that are blocked in the kernel.
 func (m Machine) stillAsleep(t TB, calls int) {
 	t.Helper()
-	Eventually(t, fmt.Sprintf("%d calls wait in the kernel", calls), func() bool { return m.Asleep(t) == calls })
+	Eventually(t, fmt.Sprintf("%d calls are blocked in the kernel", calls), func() bool { return m.Asleep(t) == calls })
 }
 
-// receiveAsleep starts a receive that waits in the kernel.
+// receiveAsleep starts a receive that blocks in the kernel.
 func (q queue) receiveAsleep(room, msgtyp, flags int) *Call {
 	q.t.Helper()
 	return q.asleep(q.m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
@@ -167,7 +167,7 @@ func (q queue) receiveAsleep(room, msgtyp, flags int) *Call {
 	})
 }
 
-// sendAsleep starts a send that waits in the kernel.
+// sendAsleep starts a send that blocks in the kernel.
 func (q queue) sendAsleep(typ int, text string) *Call {
 	q.t.Helper()
 	return q.asleep(q.m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
@@ -175,7 +175,7 @@ func (q queue) sendAsleep(typ int, text string) *Call {
 	})
 }
 
-// WaitingReceive starts a receive that waits for a message of a new queue.
+// WaitingReceive starts a receive that waits for a message from a new queue.
 func WaitingReceive(t TB, m Machine) *Call {
 	t.Helper()
 	return private(t, m).receiveAsleep(room, 0, 0)

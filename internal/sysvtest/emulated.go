@@ -11,13 +11,12 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// emulator is the path of the qemu-user that runs this program on another
-// processor than it was compiled for, translating its system calls; empty where
-// none does.
+// emulator returns the path of the qemu-user that runs this program on an
+// architecture other than its own and translates its system calls, or "".
 //
-// qemu answers for the link /proc/self/exe itself, with the program that it
-// emulates. The same link of a thread leads to the program that the kernel
-// runs, which is qemu's, made for another machine.
+// qemu emulates the link /proc/self/exe, so that it leads to the emulated program.
+// The same link of a thread leads to the program that the kernel runs: qemu, which
+// is for another machine.
 var emulator = sync.OnceValue(func() string {
 	self, err := os.Executable()
 	if err != nil {
@@ -41,10 +40,11 @@ var emulator = sync.OnceValue(func() string {
 	return ""
 })
 
-// Emulated tells whether the tests run under qemu-user.
+// Emulated reports whether the tests run under qemu-user.
 func Emulated() bool { return emulator() != "" }
 
-// Command runs the test's own program again, emulated if it is.
+// Command returns the command that runs the test binary again, emulated if this
+// process is.
 func Command(t testing.TB, args ...string) *exec.Cmd {
 	t.Helper()
 	self, err := os.Executable()
@@ -66,17 +66,17 @@ func elfMachine(path string) (elf.Machine, error) {
 	return f.Machine, nil
 }
 
-// bigEndian tells the byte order that the program was compiled for.
+// bigEndian reports whether the program was compiled for a big-endian architecture.
 func bigEndian() bool {
 	one := make([]byte, sysv.HeaderSize)
 	sysv.PutType(one, 1)
 	return one[0] == 0
 }
 
-// believable returns a state with the fields zeroed that qemu-user gets wrong,
-// in linux-user/syscall.c up to version 7.2 at least:
+// believable sets those fields of a state to zero that qemu-user gets wrong, in
+// linux-user/syscall.c up to version 7.2 at least:
 //   - struct target_msqid_ds has longs for the process ids, which are ints;
-//   - struct target_ipc_perm has 16 bits for a mode of 32, so a big-endian
+//   - struct target_ipc_perm has 16 bits for a mode of 32 bits, so a big-endian
 //     program sees and sets mode 0;
 //   - the halves of a 32-bit program's times are in little-endian order.
 func (m Machine) believable(st sysv.Stat) sysv.Stat {
@@ -90,7 +90,7 @@ func (m Machine) believable(st sysv.Stat) sysv.Stat {
 	return st
 }
 
-// needMode skips a test of what a mode allows that Set has given.
+// needMode skips a test that depends on a mode set by Set.
 func (m Machine) needMode(t TB) {
 	t.Helper()
 	if m.Emulated && bigEndian() {

@@ -19,14 +19,14 @@ func Host(TB) Machine {
 	return Machine{Kernel: sysv.Host(), PID: int32(os.Getpid()), Asleep: hostAsleep, Emulated: Emulated(), As: hostUser}
 }
 
-// hostAsleep counts the threads of the process whose wait channel, the kernel's
-// function that they sleep in, is that of msgsnd or msgrcv. Such a thread stands
-// in a queue's list already, and one that was woken counts no more, even before
+// hostAsleep counts the threads of the process whose wait channel, the kernel
+// function in which they sleep, is that of msgsnd or msgrcv. Such a thread is
+// already in a list of the queue; one that was woken no longer counts, even before
 // it runs (get_wchan, fs/proc/base.c).
 func hostAsleep(t TB) int {
 	t.Helper()
 	if !hasWaitChannels() {
-		t.Skip("/proc/self/task/*/wchan does not tell where threads sleep on this system")
+		t.Skip("/proc/self/task/*/wchan does not show where threads sleep on this system")
 	}
 	n := 0
 	for _, channel := range waitChannels() {
@@ -37,20 +37,20 @@ func hostAsleep(t TB) int {
 	return n
 }
 
-// waitChannels returns those of all threads; "0" is a thread that runs.
+// waitChannels returns the wait channels of all threads; "0" is a running thread.
 func waitChannels() []string {
 	files, _ := filepath.Glob("/proc/self/task/*/wchan")
 	var channels []string
 	for _, file := range files {
-		if data, err := os.ReadFile(file); err == nil { // else the thread has ended
+		if data, err := os.ReadFile(file); err == nil { // otherwise the thread has ended
 			channels = append(channels, string(data))
 		}
 	}
 	return channels
 }
 
-// hasWaitChannels tells whether the kernel names any. A Go program always has
-// threads that sleep, though not at any moment.
+// hasWaitChannels reports whether the kernel shows wait channels. A Go program has
+// threads that sleep, though not at every moment.
 var hasWaitChannels = sync.OnceValue(func() bool {
 	for range 1000 {
 		for _, channel := range waitChannels() {
@@ -63,8 +63,9 @@ var hasWaitChannels = sync.OnceValue(func() bool {
 	return false
 })
 
-// hostUser changes the user of single threads. Linux knows users of threads
-// only; that a process has one is the work of its library, which is not asked.
+// hostUser changes the user of single threads. In Linux, users are a property of
+// threads; only the C library and package syscall keep them the same in a process,
+// and they are bypassed here.
 func hostUser(t TB, uid, gid uint32) User {
 	t.Helper()
 	if err := MayBecomeOthers(); err != nil {
@@ -80,9 +81,9 @@ func hostUser(t TB, uid, gid uint32) User {
 	}
 }
 
-// onThread calls do on a thread that ends with it, so that the user it becomes
-// does not outlive the call. It is not the program's first thread, whose user
-// is taken for that of the process.
+// onThread calls do on a thread that ends afterwards, so that a change of its user
+// does not outlive the call. It is not the first thread of the program, whose user
+// counts as that of the process.
 func onThread(do func() error) error {
 	result := make(chan error, 1)
 	go func() {
@@ -92,16 +93,16 @@ func onThread(do func() error) error {
 			result <- onThread(do)
 			return
 		}
-		result <- do() // without an unlock Go ends the thread
+		result <- do() // without UnlockOSThread, the thread ends with the goroutine
 	}()
 	return <-result
 }
 
-// MayBecomeOthers returns nil if the process may be other users, and is itself
-// a root who may do all to their queues. Root in a container often is not.
+// MayBecomeOthers returns nil if the process may become other users, and has all
+// rights to their queues. Root in a container often has not.
 var MayBecomeOthers = sync.OnceValue(func() error {
-	// capabilities(7), by number: to become another; to use, and to change and
-	// remove, the queues of others.
+	// capabilities(7), by number: to become another user; to use, change and
+	// remove the queues of others.
 	const setgid, setuid, ipcOwner, sysAdmin = 6, 7, 15, 21
 	const needed = 1<<setgid | 1<<setuid | 1<<ipcOwner | 1<<sysAdmin
 	status, err := os.ReadFile("/proc/self/status")
@@ -115,10 +116,10 @@ var MayBecomeOthers = sync.OnceValue(func() error {
 		return err
 	}
 	if effective&needed != needed {
-		return fmt.Errorf("the test has the capabilities %#x, and needs %#x to become other users", effective, uint64(needed))
+		return fmt.Errorf("the test has the capabilities %#x and needs %#x to become other users", effective, uint64(needed))
 	}
-	// In a user namespace of its own a process has all capabilities, but there
-	// may be no others to become.
+	// In a user namespace of its own a process has all capabilities, but other
+	// users may not exist there.
 	const anyone = 2001
 	if err := onThread(func() error { return become(anyone, anyone) }); err != nil {
 		return fmt.Errorf("the test may not become another user: %w", err)
@@ -126,8 +127,8 @@ var MayBecomeOthers = sync.OnceValue(func() error {
 	return nil
 })
 
-// become gives the calling thread an effective user and group. Leaving user 0
-// takes the thread's capabilities: capabilities(7).
+// become changes the effective user and group of the calling thread. A thread that
+// leaves user 0 loses its capabilities: capabilities(7).
 func become(uid, gid uint32) error {
 	const same = ^uintptr(0)
 	for _, call := range [][4]uintptr{

@@ -30,7 +30,7 @@ var getRules = []rule{
 			ID:         q.id,
 			Key:        key,
 			Attr:       sysv.Attr{UID: st.UID, GID: st.GID, Mode: 0o640, MaxBytes: uint64(limits.MaxBytes)},
-			CreatorUID: st.UID, // whom they name is in permissionRules
+			CreatorUID: st.UID, // permissionRules check which user that is
 			CreatorGID: st.GID,
 			ChangeTime: justNow,
 		}, began)
@@ -57,12 +57,12 @@ var getRules = []rule{
 		_, err := m.Get(key, sysv.Create|sysv.Exclusive|0o600)
 		equal(t, err, error(sysv.EEXIST), "Get")
 	}},
-	{"a negative key is a key like others", "ftok(3) returns them from proj_id 128", func(t *testing.T, m Machine) {
+	{"a negative key is a valid key", "ftok(3) returns them from proj_id 128", func(t *testing.T, m Machine) {
 		key := -freeKey(t, m)
 		q := get(t, m, key, 0o600)
 		equal(t, q.stat().Key, key, "key")
 	}},
-	{"a removed queue's key makes a new queue, with another id", "ipc_rmid", func(t *testing.T, m Machine) {
+	{"the key of a removed queue creates a new queue, with another id", "ipc_rmid", func(t *testing.T, m Machine) {
 		key := freeKey(t, m)
 		old := get(t, m, key, 0o600)
 		old.send(1, "lost")
@@ -71,19 +71,19 @@ var getRules = []rule{
 		equal(t, err, error(sysv.ENOENT), "Get of the removed key")
 		q := get(t, m, key, 0o600)
 		if q.id == old.id {
-			t.Errorf("the id %d was used again", q.id)
+			t.Errorf("the id %d was reused", q.id)
 		}
 		q.holds()
 	}},
-	{"the id of a removed queue is not used again soon", "ipc_idr_alloc", func(t *testing.T, m Machine) {
+	{"the id of a removed queue is not reused soon", "ipc_idr_alloc", func(t *testing.T, m Machine) {
 		seen := make(map[int]bool)
 		for range 200 {
 			q := private(t, m)
 			if seen[q.id] {
-				t.Fatalf("the id %d was used again", q.id)
+				t.Fatalf("the id %d was reused", q.id)
 			}
 			seen[q.id] = true
-			if len(seen)%3 != 0 { // and some stay
+			if len(seen)%3 != 0 { // some queues remain
 				equal(t, m.Remove(q.id), nil, "Remove")
 			}
 		}
@@ -91,7 +91,7 @@ var getRules = []rule{
 }
 
 var sendRules = []rule{
-	{"the caller's buffer is its own again behind Send", "load_msg", func(t *testing.T, m Machine) {
+	{"the caller may reuse its buffer after Send", "load_msg", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		msg := Message(1, "abc")
 		equal(t, m.Send(q.id, msg), nil, "Send")
@@ -99,7 +99,7 @@ var sendRules = []rule{
 		copy(msg[sysv.HeaderSize:], "xyz")
 		q.holds(Result{Type: 1, Text: "abc"})
 	}},
-	{"messages come out as they were put in", "msgop(2)", func(t *testing.T, m Machine) {
+	{"messages are received as they were sent", "msgop(2)", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		var sent []Result
 		for i, typ := range []int{1, 2, 1 << 20, int(sysv.MaxType)} {
@@ -131,10 +131,10 @@ var sendRules = []rule{
 		q := private(t, m)
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 8 })
 		q.send(1, "12345")
-		equal(t, q.trySend(1, "1234"), error(sysv.EAGAIN), "4 bytes where 3 have room")
+		equal(t, q.trySend(1, "1234"), error(sysv.EAGAIN), "4 bytes where 3 fit")
 		q.send(1, "123")
-		equal(t, q.trySend(1, "1"), error(sysv.EAGAIN), "1 byte where none has room")
-		q.send(1, "") // an empty message counts as a message alone
+		equal(t, q.trySend(1, "1"), error(sysv.EAGAIN), "1 byte where none fits")
+		q.send(1, "") // an empty message counts as a message only
 		q.holds(Result{Type: 1, Text: "12345"}, Result{Type: 1, Text: "123"}, Result{Type: 1})
 	}},
 	{"a queue holds msg_qbytes messages, empty ones too", "msg_fits_inqueue", func(t *testing.T, m Machine) {
@@ -147,7 +147,7 @@ var sendRules = []rule{
 		q.send(3, "")
 		q.holds(Result{Type: 2}, Result{Type: 3})
 	}},
-	{"a queue that is full takes no message with no text", "msg_fits_inqueue", func(t *testing.T, m Machine) {
+	{"a queue of size 0 takes no message, not even an empty one", "msg_fits_inqueue", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 0 })
 		equal(t, q.trySend(1, ""), error(sysv.EAGAIN), "Send to a queue of size 0")
@@ -156,11 +156,11 @@ var sendRules = []rule{
 }
 
 var receiveRules = []rule{
-	{"msgtyp and Except choose what is taken", "convert_mode, testmsg, find_msg", func(t *testing.T, m Machine) {
+	{"msgtyp and Except select the message", "convert_mode, testmsg, find_msg", func(t *testing.T, m Machine) {
 		sent := []int{3, 1, 4, 1, 5, 2, 6, 5, 3}
 		for _, c := range []struct {
 			msgtyp, flags int
-			order         []int // of the places in sent, counted from 0
+			order         []int // indexes into sent
 		}{
 			{0, 0, []int{0, 1, 2, 3, 4, 5, 6, 7, 8}},
 			{1, 0, []int{1, 3}},
@@ -175,7 +175,7 @@ var receiveRules = []rule{
 			{1, sysv.Except, []int{0, 2, 4, 5, 6, 7, 8}},
 			{7, sysv.Except, []int{0, 1, 2, 3, 4, 5, 6, 7, 8}},
 			{0, sysv.Except, []int{0, 1, 2, 3, 4, 5, 6, 7, 8}},
-			{-3, sysv.Except, []int{1, 3, 5, 0, 8}}, // only a type can be excepted
+			{-3, sysv.Except, []int{1, 3, 5, 0, 8}}, // Except has no effect on a negative msgtyp
 		} {
 			q := private(t, m)
 			for i, typ := range sent {
@@ -209,7 +209,7 @@ var receiveRules = []rule{
 		equal(t, q.tryReceive(5, 2, 0), Result{Type: 2, Text: "12345"}, "room for 5 bytes")
 		equal(t, q.tryReceive(0, 1, 0), Result{Type: 1}, "no room, for an empty message")
 	}},
-	{"a message that is too long is not passed over for another", "find_msg", func(t *testing.T, m Machine) {
+	{"a message that is too long is not skipped for another", "find_msg", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.send(2, "long")
 		q.send(2, "")
@@ -227,7 +227,7 @@ var receiveRules = []rule{
 }
 
 var copyRules = []rule{
-	{"Copy looks at a position, counted from 0, whatever the types", "find_msg, SEARCH_NUMBER", func(t *testing.T, m Machine) {
+	{"Copy returns the message at a position, counted from 0, of any type", "find_msg, SEARCH_NUMBER", func(t *testing.T, m Machine) {
 		q := copyQueue(t, m)
 		sent := []Result{{Type: 3, Text: "a"}, {Type: 1, Text: "bc"}, {Type: 2, Text: ""}}
 		for _, s := range sent {
@@ -240,7 +240,7 @@ var copyRules = []rule{
 		for _, i := range []int{3, math.MaxInt, -1, math.MinInt} {
 			equal(t, q.tryReceive(room, i, sysv.Copy), Result{Err: sysv.ENOMSG}, "position %d", i)
 		}
-		equal(t, q.stat(), before, "Stat after looking")
+		equal(t, q.stat(), before, "Stat after Copy")
 		q.holds(sent...)
 	}},
 	{"Copy returns E2BIG for a message longer than the buffer", "do_msgrcv", func(t *testing.T, m Machine) {
@@ -258,7 +258,7 @@ var copyRules = []rule{
 		q.send(1, "x")
 		equal(t, q.tryReceive(room, 0, sysv.Copy|sysv.Except), Result{Err: sysv.EINVAL}, "Receive")
 	}},
-	{"Copy that may wait is EINVAL", "do_msgrcv", func(t *testing.T, m Machine) {
+	{"Copy in a blocking call is EINVAL", "do_msgrcv", func(t *testing.T, m Machine) {
 		q := copyQueue(t, m)
 		q.send(1, "x")
 		c := Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
@@ -279,7 +279,7 @@ func copyQueue(t *testing.T, m Machine) queue {
 }
 
 var controlRules = []rule{
-	{"Stat counts messages and bytes, and notes who sent and received when", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
+	{"Stat has the counts, and the process and time of the last send and receive", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
 		began := time.Now().Unix()
 		q := private(t, m)
 		st := q.stat()
@@ -291,7 +291,7 @@ var controlRules = []rule{
 		st.Messages, st.Bytes, st.ReceivePID, st.ReceiveTime = 1, 3, m.PID, justNow
 		q.hasState(st, began)
 	}},
-	{"what fails leaves no trace in Stat", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
+	{"a call that fails does not change Stat", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 1 })
 		before := q.stat()
@@ -304,14 +304,14 @@ var controlRules = []rule{
 		q.send(1, "x")
 		began := time.Now().Unix()
 		st := q.stat()
-		// Who is not root may not give the queue to a group, and then remove
-		// it: the ids stay here, and change in permissionRules.
+		// A user other than root could not remove the queue after giving it
+		// away: permissionRules change the ids.
 		st.Mode, st.MaxBytes = 0o777, 100
 		q.set(func(a *sysv.Attr) { *a = st.Attr; a.Mode |= 0o7000 })
 		st.ChangeTime = justNow
 		q.hasState(st, began)
 	}},
-	{"a size below what the queue holds loses nothing", "msgctl_down", func(t *testing.T, m Machine) {
+	{"a size below the bytes in the queue loses no message", "msgctl_down", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.send(1, "abc")
 		q.send(1, "def")
@@ -319,19 +319,19 @@ var controlRules = []rule{
 		equal(t, q.trySend(1, ""), error(sysv.EAGAIN), "Send of an empty message to an overfull queue")
 		q.holds(Result{Type: 1, Text: "abc"}, Result{Type: 1, Text: "def"})
 	}},
-	{"nobody can own a queue", "ipc_update_perm", func(t *testing.T, m Machine) {
+	{"user -1 and group -1 cannot own a queue", "ipc_update_perm", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		before := q.stat()
 		equal(t, q.trySet(func(a *sysv.Attr) { a.UID = math.MaxUint32 }), error(sysv.EINVAL), "Set with uid -1")
 		equal(t, q.trySet(func(a *sysv.Attr) { a.GID = math.MaxUint32 }), error(sysv.EINVAL), "Set with gid -1")
 		equal(t, q.stat(), before, "Stat")
 	}},
-	{"every call is EINVAL for an id that is gone or never was", "ipc_obtain_object_check", func(t *testing.T, m Machine) {
+	{"every call is EINVAL for the id of a removed queue, or one that never existed", "ipc_obtain_object_check", func(t *testing.T, m Machine) {
 		gone := private(t, m)
 		gone.send(1, "x")
 		equal(t, m.Remove(gone.id), nil, "Remove")
 		for range 3 {
-			private(t, m) // which must not be taken for the one that is gone
+			private(t, m) // must not be taken for the removed one
 		}
 		for _, id := range []int{gone.id, -1, math.MinInt32, math.MaxInt32} {
 			q := queue{t, m, id}
@@ -343,13 +343,13 @@ var controlRules = []rule{
 			equal(t, m.Remove(id), error(sysv.EINVAL), "Remove of %d", id)
 			equal(t, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
 				return Receive(th.Receive, id, room, 0, 0)
-			}).Result(), Result{Err: sysv.EINVAL}, "waiting Receive from %d", id)
+			}).Result(), Result{Err: sysv.EINVAL}, "blocking Receive from %d", id)
 			equal(t, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
 				return Result{Err: th.Send(id, Message(1, "x"))}
-			}).Result(), Result{Err: sysv.EINVAL}, "waiting Send to %d", id)
+			}).Result(), Result{Err: sysv.EINVAL}, "blocking Send to %d", id)
 		}
 	}},
-	{"List tells of every queue, in the words of Stat", "msgctl_stat", func(t *testing.T, m Machine) {
+	{"List returns every queue, as Stat does", "msgctl_stat", func(t *testing.T, m Machine) {
 		a, b := private(t, m), private(t, m)
 		gone := private(t, m)
 		equal(t, m.Remove(gone.id), nil, "Remove")

@@ -16,8 +16,8 @@ var (
 	sent        = Result{}
 )
 
-// full makes the queue hold n bytes and fills it with two messages of type 9,
-// of n-1 bytes and of 1 byte.
+// full sets the size of the queue to n bytes and fills it with two messages of type
+// 9, of n-1 bytes and of 1 byte.
 func (q queue) full(n int) {
 	q.t.Helper()
 	q.set(func(a *sysv.Attr) { a.MaxBytes = uint64(n) })
@@ -28,7 +28,7 @@ func (q queue) full(n int) {
 func filler(n int) string { return "0123456789abcdef"[:n] }
 
 var blockRules = []rule{
-	{"a call that can be answered does not wait", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
+	{"a call that can complete does not wait", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		equal(t, Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
 			if err := th.Send(q.id, Message(4, "abc")); err != nil {
@@ -42,7 +42,7 @@ var blockRules = []rule{
 		}).Result(), tooBig, "Receive with a buffer too small")
 		q.holds(Result{Type: 4, Text: "abc"})
 	}},
-	{"a receive waits for a message that its selector wants", "pipelined_send, testmsg", func(t *testing.T, m Machine) {
+	{"a receive waits for a message that its selector matches", "pipelined_send, testmsg", func(t *testing.T, m Machine) {
 		for _, c := range []struct{ msgtyp, flags, unwanted, wanted int }{
 			{5, 0, 4, 5},
 			{-5, 0, 6, 5},
@@ -52,11 +52,11 @@ var blockRules = []rule{
 			q := private(t, m)
 			q.send(c.unwanted, "queued before")
 			r := q.receiveAsleep(room, c.msgtyp, c.flags)
-			q.send(c.unwanted, "queued behind")
+			q.send(c.unwanted, "queued after")
 			m.stillAsleep(t, 1)
 			q.send(c.wanted, "wanted")
 			equal(t, r.Result(), Result{Type: c.wanted, Text: "wanted"}, "Receive(%d, %#o)", c.msgtyp, c.flags)
-			q.holds(Result{Type: c.unwanted, Text: "queued before"}, Result{Type: c.unwanted, Text: "queued behind"})
+			q.holds(Result{Type: c.unwanted, Text: "queued before"}, Result{Type: c.unwanted, Text: "queued after"})
 		}
 	}},
 	{"a message for a receiver that waits does not pass through the queue", "pipelined_send", func(t *testing.T, m Machine) {
@@ -67,9 +67,9 @@ var blockRules = []rule{
 		equal(t, r.Result(), Result{Type: 1, Text: "abc"}, "Receive")
 		q.holds()
 	}},
-	{"a receiver that waited is known by its thread's id", "pipelined_send, task_pid", func(t *testing.T, m Machine) {
+	{"for a receiver that waited, Stat has the id of its thread", "pipelined_send, task_pid", func(t *testing.T, m Machine) {
 		if m.Emulated {
-			t.Skip("qemu-user gives no process id that can be believed")
+			t.Skip("qemu-user returns wrong process ids")
 		}
 		q := private(t, m)
 		calls := []*Call{q.receiveAsleep(room, 0, 0), q.receiveAsleep(room, 0, 0)}
@@ -89,7 +89,7 @@ var blockRules = []rule{
 			t.Errorf("both receivers are %d", pids[0])
 		}
 	}},
-	{"receivers get messages in the order in which they came to wait", "pipelined_send", func(t *testing.T, m Machine) {
+	{"receivers get messages in the order in which they began to wait", "pipelined_send", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		any1, five, any2 := q.receiveAsleep(room, 0, 0), q.receiveAsleep(room, 5, 0), q.receiveAsleep(room, 0, 0)
 		q.send(5, "a")
@@ -113,7 +113,7 @@ var blockRules = []rule{
 		q.send(5, "")
 		equal(t, five.Result(), Result{Type: 5}, "no room, for an empty message")
 	}},
-	{"a message too long for all who wait is queued", "pipelined_send", func(t *testing.T, m Machine) {
+	{"a message too long for all waiting receivers is queued", "pipelined_send", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		a, b := q.receiveAsleep(2, 0, 0), q.receiveAsleep(2, -5, 0)
 		q.send(1, "abc")
@@ -121,7 +121,7 @@ var blockRules = []rule{
 		equal(t, b.Result(), tooBig, "the second")
 		q.holds(Result{Type: 1, Text: "abc"})
 	}},
-	{"a send waits for room", "do_msgsnd, ss_wakeup", func(t *testing.T, m Machine) {
+	{"a send waits for free space", "do_msgsnd, ss_wakeup", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.full(4)
 		s := q.sendAsleep(1, "abc")
@@ -130,19 +130,19 @@ var blockRules = []rule{
 		equal(t, s.Result(), sent, "Send")
 		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 1, Text: "abc"})
 	}},
-	{"a send to a full queue waits even where a receiver waits for it", "do_msgsnd", func(t *testing.T, m Machine) {
+	{"a send to a full queue waits even if a receiver waits for that message", "do_msgsnd", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.full(2)
 		r := q.receiveAsleep(room, 1, 0)
 		s := q.sendAsleep(1, "x")
 		m.stillAsleep(t, 2)
 		equal(t, q.trySend(1, "x"), error(sysv.EAGAIN), "Send that does not wait")
-		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(1)}, "Receive that makes room")
+		equal(t, q.tryReceive(room, 9, 0), Result{Type: 9, Text: filler(1)}, "Receive that frees space")
 		equal(t, s.Result(), sent, "Send")
 		equal(t, r.Result(), Result{Type: 1, Text: "x"}, "Receive")
 		q.holds(Result{Type: 9, Text: filler(1)})
 	}},
-	{"a sender that fits goes before one that waits for more room", "ss_wakeup", func(t *testing.T, m Machine) {
+	{"a sender whose message fits overtakes one that waits for more space", "ss_wakeup", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.full(8)
 		long, short := q.sendAsleep(1, filler(8)), q.sendAsleep(2, "x")
@@ -150,11 +150,11 @@ var blockRules = []rule{
 		equal(t, short.Result(), sent, "Send of 1 byte")
 		m.stillAsleep(t, 1)
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
-		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of what had room")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of the message that fit")
 		equal(t, long.Result(), sent, "Send of 8 bytes")
 		q.holds(Result{Type: 1, Text: filler(8)})
 	}},
-	{"a newcomer takes room that is too small for one who waits", "do_msgsnd", func(t *testing.T, m Machine) {
+	{"a new sender uses space that is too small for a waiting one", "do_msgsnd", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.full(8)
 		long := q.sendAsleep(1, filler(8))
@@ -162,26 +162,26 @@ var blockRules = []rule{
 		q.send(2, "x")
 		m.stillAsleep(t, 1)
 		equal(t, q.tryReceive(room, 0, 0), Result{Type: 9, Text: filler(1)}, "Receive")
-		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of the newcomer's")
+		equal(t, q.tryReceive(room, 0, 0), Result{Type: 2, Text: "x"}, "Receive of the new sender's message")
 		equal(t, long.Result(), sent, "Send of 8 bytes")
 	}},
-	{"room that Set makes wakes a sender", "msgctl_down", func(t *testing.T, m Machine) {
+	{"space that Set adds wakes a sender", "msgctl_down", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.full(2)
 		s := q.sendAsleep(1, "abc")
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 4 })
-		m.stillAsleep(t, 1) // with room for 2 bytes
+		m.stillAsleep(t, 1) // with space for 2 bytes
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 5 })
 		equal(t, s.Result(), sent, "Send")
 	}},
-	{"Set leaves a receiver waiting that may still read", "msgctl_down, expunge_all", func(t *testing.T, m Machine) {
+	{"Set does not end the wait of a receiver that may still read", "msgctl_down, expunge_all", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		r := q.receiveAsleep(room, 0, 0)
 		q.set(func(a *sysv.Attr) { a.Mode = 0o644 })
 		q.send(1, "x")
 		equal(t, r.Result(), Result{Type: 1, Text: "x"}, "Receive")
 	}},
-	{"Set wakes with EACCES who may not go on", "msgctl_down, expunge_all, ss_wakeup", func(t *testing.T, m Machine) {
+	{"Set wakes calls that lost their permission with EACCES", "msgctl_down, expunge_all, ss_wakeup", func(t *testing.T, m Machine) {
 		m.needMode(t)
 		other := m.As(t, otherID, otherGID)
 		q := private(t, m)
@@ -198,13 +198,13 @@ var blockRules = []rule{
 		})
 		q.set(func(a *sysv.Attr) { a.Mode, a.MaxBytes = 0o600, 3 })
 		equal(t, receive.Result(), forbidden, "Receive")
-		equal(t, short.Result(), forbidden, "Send that has room")
-		m.stillAsleep(t, 1) // the send that has no room is not asked
+		equal(t, short.Result(), forbidden, "Send that fits")
+		m.stillAsleep(t, 1) // a send that does not fit is not checked
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 10 })
-		equal(t, long.Result(), forbidden, "Send that has room now")
+		equal(t, long.Result(), forbidden, "Send that fits now")
 		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 9, Text: filler(1)})
 	}},
-	{"Remove wakes all who wait with EIDRM", "freeque", func(t *testing.T, m Machine) {
+	{"Remove wakes all waiting calls with EIDRM", "freeque", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.full(2)
 		calls := []*Call{
@@ -241,7 +241,7 @@ var blockRules = []rule{
 		equal(t, second.Result(), sent, "the other Send")
 		q.holds(Result{Type: 9, Text: filler(1)}, Result{Type: 2, Text: "b"})
 	}},
-	{"a thread can wait again behind an interrupt", "signal(7)", func(t *testing.T, m Machine) {
+	{"a thread can wait again after an interrupt", "signal(7)", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		again := make(chan struct{})
 		c := q.asleep(m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
@@ -259,7 +259,7 @@ var blockRules = []rule{
 	{"an interrupt before the call is lost", "signal(7)", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		c := q.asleep(m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
-			th.Interrupt() // of the thread itself: it has arrived when this returns
+			th.Interrupt() // by the thread itself, so the signal has arrived when this returns
 			return Receive(th.Receive, q.id, room, 0, 0)
 		})
 		q.send(1, "x")
@@ -274,7 +274,7 @@ var blockRules = []rule{
 			equal(t, r.Result(), Result{Type: 1, Text: "x"}, "Receive")
 		}
 	}},
-	{"a message that meets an interrupt is either returned or queued", "do_msgrcv, lockless receive", func(t *testing.T, m Machine) {
+	{"if a message and an interrupt come together, the message is returned or queued", "do_msgrcv, lockless receive", func(t *testing.T, m Machine) {
 		for range 10 {
 			q := private(t, m)
 			r := q.receiveAsleep(room, 0, 0)
@@ -290,7 +290,7 @@ var blockRules = []rule{
 			}
 		}
 	}},
-	{"room that meets an interrupt is not used without the message", "do_msgsnd", func(t *testing.T, m Machine) {
+	{"if free space and an interrupt come together, the message is sent or EINTR returned", "do_msgsnd", func(t *testing.T, m Machine) {
 		for range 10 {
 			q := private(t, m)
 			q.full(2)
@@ -307,7 +307,7 @@ var blockRules = []rule{
 			}
 		}
 	}},
-	{"many calls that are interrupted lose and double nothing", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
+	{"many interrupted calls neither lose nor duplicate messages", "do_msgsnd, do_msgrcv", func(t *testing.T, m Machine) {
 		const senders, receivers, each = 3, 3, 60
 		q := private(t, m)
 		q.set(func(a *sysv.Attr) { a.MaxBytes = 4 })
@@ -371,11 +371,11 @@ var blockRules = []rule{
 		}
 		equal(t, m.Remove(q.id), nil, "Remove")
 		for _, c := range calls[senders:] {
-			// EINVAL is for one that was between two calls.
+			// EINVAL is for a receiver that was between two calls.
 			if r := c.Result(); r != removed && r.Err != sysv.EINVAL {
 				t.Errorf("a receiver: %v", r)
 			}
 		}
-		equal(t, len(got), 0, "messages received beyond those that were sent")
+		equal(t, len(got), 0, "messages received in excess of those sent")
 	}},
 }

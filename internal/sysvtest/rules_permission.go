@@ -6,16 +6,16 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// Users and groups of the tests. No one need have them.
+// Users and groups of the tests. They need not exist.
 const (
 	ownerID, ownerGID = 2001, 3001
 	friendID          = 2002 // is in the group
 	otherID, otherGID = 2003, 3003
-	heirID            = 2004 // gets the queue
+	heirID            = 2004 // is given the queue
 	heirGID           = 3004
 )
 
-// people are a queue of one user, and others who would use it.
+// people is a queue of one user, and other users.
 type people struct {
 	t                          *testing.T
 	owner, friend, other, heir User
@@ -43,7 +43,7 @@ func newPeople(t *testing.T, m Machine, mode int) people {
 	return p
 }
 
-// Calls of a user on the queue: their errors.
+// Calls of a user on the queue. They return the error.
 
 func (p people) read(u User) error {
 	return u(func(k sysv.Kernel) error { return Receive(k.Receive, p.id, room, 0, 0).Err })
@@ -66,7 +66,7 @@ func (p people) remove(u User) error {
 }
 
 var permissionRules = []rule{
-	{"a queue belongs to the user and group that made it", "ipc_addid", func(t *testing.T, m Machine) {
+	{"a queue belongs to the user and group that created it", "ipc_addid", func(t *testing.T, m Machine) {
 		p := newPeople(t, m, 0o604)
 		st, err := m.Stat(p.id)
 		equal(t, err, nil, "Stat")
@@ -86,7 +86,7 @@ var permissionRules = []rule{
 			{0o420, "r", "w", ""},
 			{0o204, "w", "", "r"},
 			{0o042, "", "r", "w"},
-			{0o711, "rw", "", ""}, // x is asked for by nothing
+			{0o711, "rw", "", ""}, // no call needs x
 			{0o000, "", "", ""},
 		} {
 			p := newPeople(t, m, c.mode)
@@ -102,7 +102,7 @@ var permissionRules = []rule{
 				if u.rights == "r" || u.rights == "rw" {
 					read, stat = nil, nil
 				}
-				// Something to read, from the kernel's own user, who may all.
+				// A message to read, from the kernel's own user, who has all rights.
 				equal(t, m.Send(p.id, Message(1, "")), nil, "Send as root")
 				equal(t, p.write(u.user), write, "mode %#o: Send of %s", c.mode, u.name)
 				equal(t, p.read(u.user), read, "mode %#o: Receive of %s", c.mode, u.name)
@@ -110,7 +110,7 @@ var permissionRules = []rule{
 			}
 		}
 	}},
-	{"Get of a key asks for the permissions that its flags name", "ipc_check_perms", func(t *testing.T, m Machine) {
+	{"Get of a key checks the permissions in its flags", "ipc_check_perms", func(t *testing.T, m Machine) {
 		key := freeKey(t, m)
 		get(t, m, key, 0o604)
 		other := m.As(t, otherID, otherGID)
@@ -120,7 +120,7 @@ var permissionRules = []rule{
 		}{
 			{0, nil},
 			{0o004, nil},
-			{0o400, nil}, // the classes are put together: it asks to read
+			{0o400, nil}, // the classes are combined: it asks for read permission
 			{0o444, nil},
 			{sysv.Create | 0o400, nil},
 			{0o002, sysv.EACCES},
@@ -132,7 +132,7 @@ var permissionRules = []rule{
 			equal(t, err, c.err, "Get with flags %#o", c.flags)
 		}
 	}},
-	{"Copy asks for permission to read", "do_msgrcv", func(t *testing.T, m Machine) {
+	{"Copy needs read permission", "do_msgrcv", func(t *testing.T, m Machine) {
 		p := newPeople(t, m, 0o622)
 		equal(t, p.write(p.owner), nil, "Send")
 		look := func(k sysv.Kernel) error { return Receive(k.Receive, p.id, room, 0, sysv.Copy).Err }
@@ -179,7 +179,7 @@ var permissionRules = []rule{
 		equal(t, p.set(p.owner, given), nil, "Set of the creator")
 		equal(t, p.remove(p.heir), nil, "Remove of the new owner")
 	}},
-	{"the group that made a queue keeps the rights of the group", "ipcperms", func(t *testing.T, m Machine) {
+	{"the group that created a queue keeps the rights of the group", "ipcperms", func(t *testing.T, m Machine) {
 		m.needMode(t)
 		p := newPeople(t, m, 0o060)
 		equal(t, p.set(p.owner, sysv.Attr{UID: heirID, GID: heirGID, Mode: 0o060, MaxBytes: 100}), nil, "Set")

@@ -1,6 +1,6 @@
-// Package sysvtest says what a System V message queue does, as tests that any
-// [sysv.Kernel] must pass: [Run] is their list. They hold for the kernel that
-// the tests run on and for the one of internal/simq.
+// Package sysvtest specifies System V message queues as tests that any
+// [sysv.Kernel] must pass; [Run] runs them. Both the kernel that the tests run on and
+// the one of internal/simq pass them.
 package sysvtest
 
 import (
@@ -14,7 +14,7 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// TB is what this package uses of a test: of a testing.TB or a rapid.T.
+// TB is the part of testing.TB that this package uses; rapid.T has it too.
 type TB interface {
 	Helper()
 	Cleanup(func())
@@ -26,19 +26,19 @@ type TB interface {
 	Skipf(string, ...any)
 }
 
-// Machine is a kernel under test, and what a test must know of it that the
-// interface does not tell.
+// Machine is a kernel under test, with what a test must know of it besides the
+// interface.
 type Machine struct {
 	sysv.Kernel
-	// PID is the process id that Stat shows for the calls of this process.
+	// PID is the process id that Stat returns for the calls of this process.
 	PID int32
-	// Asleep returns how many blocking calls of this process wait in the
-	// kernel. It skips a test where that cannot be found out.
+	// Asleep returns the number of calls of this process that are blocked in the
+	// kernel. It skips the test if that cannot be determined.
 	Asleep func(TB) int
-	// Emulated: the kernel is behind qemu-user, which changes some answers.
+	// Emulated means that the test runs under qemu-user, which changes some results.
 	Emulated bool
-	// As returns a user without capabilities. It skips a test that may not
-	// become one.
+	// As returns a user without capabilities. It skips the test if it may not
+	// become that user.
 	As func(t TB, uid, gid uint32) User
 }
 
@@ -46,7 +46,7 @@ type Machine struct {
 // in another goroutine.
 type User func(do func(sysv.Kernel) error) error
 
-// self is the user that the machine's Kernel belongs to.
+// self is the user of the machine's Kernel.
 func (m Machine) self(do func(sysv.Kernel) error) error { return do(m.Kernel) }
 
 // Run tests the kernels that newMachine returns, one for each test.
@@ -74,7 +74,7 @@ func Run(t *testing.T, newMachine func(TB) Machine) {
 	}
 }
 
-// rule is a sentence about the kernel, where it comes from, and its test.
+// rule is a statement about the kernel, its source, and its test.
 type rule struct {
 	says   string
 	source string // a function of Linux's ipc/, or a manual page
@@ -88,13 +88,13 @@ type queue struct {
 	id int
 }
 
-// private makes a queue without a key, which the test's end removes.
+// private creates a queue without a key. It is removed when the test ends.
 func private(t TB, m Machine) queue {
 	t.Helper()
 	return get(t, m, sysv.KeyPrivate, 0o600)
 }
 
-// get makes a queue that the test's end removes.
+// get creates a queue. It is removed when the test ends.
 func get(t TB, m Machine, key int32, flags int) queue {
 	t.Helper()
 	id, err := m.Get(key, flags|sysv.Create)
@@ -111,14 +111,14 @@ func get(t TB, m Machine, key int32, flags int) queue {
 func freeKey(t TB, k sysv.Kernel) int32 {
 	t.Helper()
 	for {
-		key := 1 + rand.Int32N(math.MaxInt32) // not KeyPrivate, of which Get would make a queue
+		key := 1 + rand.Int32N(math.MaxInt32) // not KeyPrivate, for which Get would create a queue
 		if _, err := k.Get(key, 0); err == sysv.ENOENT {
 			return key
 		}
 	}
 }
 
-// Message returns a message as Send wants it.
+// Message returns a message in the form that Send takes.
 func Message(typ int, text string) []byte {
 	msg := sysv.Buffer(len(text))
 	sysv.PutType(msg, typ)
@@ -126,7 +126,7 @@ func Message(typ int, text string) []byte {
 	return msg
 }
 
-// Result is what a Receive returned.
+// Result is the result of a Receive.
 type Result struct {
 	Type int
 	Text string
@@ -140,9 +140,9 @@ func (r Result) String() string {
 	return fmt.Sprintf("message %d %q", r.Type, r.Text)
 }
 
-// Receive receives by a function that is the Receive of a Kernel or of a
-// Thread, with room for so many bytes of text. It panics where an error came
-// with a size or touched the buffer: no caller may see half of a message.
+// Receive receives with the Receive method of a Kernel or of a Thread, into a buffer
+// for room bytes of text. It panics if a failed call returned a size or wrote to the
+// buffer: no caller may see part of a message.
 func Receive(receive func(id int, buf []byte, msgtyp, flags int) (int, error), id, room, msgtyp, flags int) Result {
 	buf := sysv.Buffer(room)
 	n, err := receive(id, buf, msgtyp, flags)
@@ -153,7 +153,7 @@ func Receive(receive func(id int, buf []byte, msgtyp, flags int) (int, error), i
 		panic(fmt.Sprintf("Receive returned %d bytes and %v", n, err))
 	}
 	if Emulated() {
-		buf = buf[sysv.HeaderSize:] // qemu-user writes a type whatever comes
+		buf = buf[sysv.HeaderSize:] // qemu-user writes a type even if the call fails
 	}
 	for _, b := range buf {
 		if b != 0 {
@@ -169,7 +169,7 @@ func (q queue) tryReceive(room, msgtyp, flags int) Result {
 	return Receive(q.m.Receive, q.id, room, msgtyp, flags)
 }
 
-// send sends a message that must have room.
+// send sends a message that must fit.
 func (q queue) send(typ int, text string) {
 	q.t.Helper()
 	equal(q.t, q.trySend(typ, text), nil, "Send(%d, %q)", typ, text)
@@ -186,7 +186,7 @@ func (q queue) holds(want ...Result) {
 		equal(q.t, q.tryReceive(room, 0, 0), w, "message %d of the queue", i)
 	}
 	equal(q.t, int(st.Bytes), bytes, "bytes")
-	equal(q.t, q.tryReceive(room, 0, 0), Result{Err: sysv.ENOMSG}, "behind the last message")
+	equal(q.t, q.tryReceive(room, 0, 0), Result{Err: sysv.ENOMSG}, "after the last message")
 }
 
 func (q queue) stat() sysv.Stat {
@@ -196,11 +196,11 @@ func (q queue) stat() sysv.Stat {
 	return st
 }
 
-// justNow stands for a time since the test began, in a state that is wanted.
+// justNow, in the wanted state, stands for any time since the test began.
 const justNow = -1
 
-// hasState checks a queue's state. The kernel's seconds change with its tick,
-// so a time may lie one second before the moment when we looked at the clock.
+// hasState checks the state of a queue. The kernel updates its seconds once per
+// tick, so a time may be one second before the time that our clock showed.
 func (q queue) hasState(want sysv.Stat, began int64) {
 	q.t.Helper()
 	got := q.m.believable(q.stat())
@@ -217,7 +217,7 @@ func (q queue) hasState(want sysv.Stat, began int64) {
 	equal(q.t, got, want, "Stat")
 }
 
-// set changes the queue as its user must be able to.
+// set changes the queue; this must succeed.
 func (q queue) set(change func(*sysv.Attr)) {
 	q.t.Helper()
 	equal(q.t, q.trySet(change), nil, "Set")
@@ -226,17 +226,17 @@ func (q queue) set(change func(*sysv.Attr)) {
 func (q queue) trySet(change func(*sysv.Attr)) error {
 	q.t.Helper()
 	if os.Geteuid() != 0 {
-		q.m.needMode(q.t) // mode 0 would shut us out
+		q.m.needMode(q.t) // with mode 0 we would lose access
 	}
 	a := q.stat().Attr
 	change(&a)
 	return q.m.Set(q.id, a)
 }
 
-// room is enough for any message of the tests.
+// room is large enough for any message of the tests.
 const room = 64
 
-// equal fails the test unless got is want.
+// equal fails the test unless got equals want.
 func equal[T comparable](t TB, got, want T, what string, args ...any) {
 	t.Helper()
 	if got != want {

@@ -4,5 +4,5 @@ package testkit
 
 import "os/exec"
 
-// detach does nothing where there are no queues to remove.
+// detach does nothing: there are no queues to remove here.
 func detach(*exec.Cmd) {}

@@ -7,5 +7,6 @@ import (
 	"syscall"
 )
 
-// detach keeps an interrupt from the terminal away from the process.
+// detach puts the process in its own group, so that an interrupt from the terminal
+// does not reach it.
 func detach(cmd *exec.Cmd) { cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} }

@@ -12,10 +12,10 @@ import (
 // namespaceVariable is set in the process that InNamespace starts.
 const namespaceVariable = "CHANMQ_TEST_NAMESPACE"
 
-// InNamespace reports whether the test runs in an IPC namespace of its own,
-// where it may set limits and finds no queues of others. If not, it runs the
-// test again as a process in such a namespace, and the caller returns. It takes
-// a whole test function, not a subtest.
+// InNamespace reports whether the test runs in an IPC namespace of its own, where it
+// may set limits and there are no other queues. If not, it runs the test again in a
+// process with such a namespace, and the caller must return. It must be called from
+// a test function, not from a subtest.
 func InNamespace(t *testing.T) bool {
 	t.Helper()
 	if os.Getenv(namespaceVariable) != "" {
@@ -25,8 +25,8 @@ func InNamespace(t *testing.T) bool {
 	cmd.Env = append(cmd.Env, namespaceVariable+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWIPC}
 	if os.Geteuid() != 0 {
-		// Unsharing takes a privilege that everybody has in a user namespace
-		// of their own, where the system allows those.
+		// Unsharing needs a privilege that a process has in a user namespace of
+		// its own, if the system allows those.
 		cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWUSER
 		cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
 		cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
@@ -47,12 +47,12 @@ func InNamespace(t *testing.T) bool {
 	return false
 }
 
-// SetLimit sets a limit of the IPC namespace that InNamespace has made, by the
-// name of its sysctl: msgmax, msgmnb or msgmni.
+// SetLimit sets a limit of the IPC namespace created by InNamespace, by the name of
+// its sysctl: msgmax, msgmnb or msgmni.
 func SetLimit(t testing.TB, name, value string) {
 	t.Helper()
 	if os.Getenv(namespaceVariable) == "" {
-		t.Fatal("SetLimit outside InNamespace would change the machine")
+		t.Fatal("SetLimit outside InNamespace would change the limits of the machine")
 	}
 	if err := os.WriteFile("/proc/sys/kernel/"+name, []byte(value), 0); err != nil {
 		t.Skipf("this process may not set kernel.%s of its own IPC namespace: %v", name, err)

@@ -1,8 +1,8 @@
-// Package testkit is what the module's tests share: other processes, which are
-// the test binary run again, queues that are removed even when the test binary
-// is killed, and checks for leaks when all tests have run.
+// Package testkit has helpers for the tests of this module: other processes, which
+// run the test binary again, queues that are removed even if the test binary is
+// killed, and checks for leaks after all tests.
 //
-// A test package uses it in TestMain:
+// A test package calls it in TestMain:
 //
 //	func TestMain(m *testing.M) { os.Exit(testkit.Main(m, map[string]testkit.Role{...})) }
 package testkit
@@ -25,8 +25,8 @@ import (
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
-// A Role is what the test binary does as another process. Its error is printed
-// and makes the process fail.
+// A Role is what the test binary does as another process. If it returns an error,
+// the process prints it and fails.
 type Role func(args []string) error
 
 const (
@@ -34,9 +34,9 @@ const (
 	reaperRole   = "reaper"
 )
 
-// Main runs a role if this process was started for one, and the tests if not.
-// It returns the exit code. After the tests it fails when goroutines, threads in
-// a queue's system call, or queues that were given to Reap are left.
+// Main runs a role if this process was started for one, and the tests otherwise. It
+// returns the exit code. After the tests it fails if goroutines, threads in a message
+// queue call, or queues passed to Reap are left.
 func Main(m *testing.M, roles map[string]Role) int {
 	switch name := os.Getenv(roleVariable); name {
 	case "":
@@ -63,7 +63,7 @@ func report(err error) int {
 func runTests(m *testing.M) int {
 	code := m.Run()
 	if code != 0 {
-		return code // what a failed test left behind is not the fault to report
+		return code // leaks of a failed test are not worth reporting
 	}
 	reaper.stop()
 	if err := goleak.Find(); err != nil {
@@ -78,9 +78,9 @@ func runTests(m *testing.M) int {
 	return 0
 }
 
-// Process returns the command that runs the test binary as a role. It inherits
-// standard error. The process is killed, if it has not ended, and reaped when
-// the test ends.
+// Process returns the command that runs the test binary in a role. It inherits
+// standard error. When the test ends, the process is killed, if it has not ended,
+// and waited for.
 func Process(t testing.TB, role string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := again(args...)
@@ -89,29 +89,28 @@ func Process(t testing.TB, role string, args ...string) *exec.Cmd {
 	t.Cleanup(func() {
 		if cmd.Process != nil && cmd.ProcessState == nil {
 			_ = cmd.Process.Kill() // it may have ended just now
-			_ = cmd.Wait()         // its fate is not the test's concern any more
+			_ = cmd.Wait()         // how it ended no longer matters
 		}
 	})
 	return cmd
 }
 
-// again returns the command that runs the test binary again, in the emulator
-// that it runs in itself: without binfmt_misc, the kernel knows of none.
+// again returns the command that runs the test binary again, under the same emulator
+// if there is one: without binfmt_misc the kernel would not use it.
 func again(args ...string) *exec.Cmd {
 	command := append([]string{os.Args[0]}, args...)
 	if emulator := emulator(); emulator != "" {
 		command = append([]string{emulator}, command...)
 	}
 	cmd := exec.Command(command[0], command[1:]...)
-	// The race detector has a process sleep for a second before it exits, which
-	// short roles need not do.
+	// With the race detector, a process sleeps for a second before it exits, which
+	// is not needed for short roles.
 	cmd.Env = append(os.Environ(), "GORACE=atexit_sleep_ms=0 "+os.Getenv("GORACE"))
 	return cmd
 }
 
-// emulator returns the path of qemu-user if that runs this process, and "" if
-// the kernel does. qemu-user answers itself for /proc/self/exe, and lets the
-// kernel answer for the same link of a thread.
+// emulator returns the path of the qemu-user that runs this process, or "".
+// qemu-user emulates the link /proc/self/exe, but not the same link of a thread.
 func emulator() string {
 	threads, _ := filepath.Glob("/proc/self/task/*/exe") // none but on Linux
 	for _, thread := range threads {
@@ -123,7 +122,7 @@ func emulator() string {
 	return ""
 }
 
-// Start starts Process, and fails the test if it cannot.
+// Start starts the command of Process. It fails the test if that fails.
 func Start(t testing.TB, role string, args ...string) *exec.Cmd {
 	t.Helper()
 	cmd := Process(t, role, args...)
@@ -133,7 +132,7 @@ func Start(t testing.TB, role string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// Wait waits for the end of a process that must succeed.
+// Wait waits for a process, and fails the test if the process failed.
 func Wait(t testing.TB, cmd *exec.Cmd) {
 	t.Helper()
 	if err := cmd.Wait(); err != nil {
@@ -141,8 +140,8 @@ func Wait(t testing.TB, cmd *exec.Cmd) {
 	}
 }
 
-// Reap promises that the queue is removed when the test ends, and when the
-// test binary ends in any other way, SIGKILL included.
+// Reap makes sure that the queue is removed when the test ends, or when the test
+// binary ends in any other way, including SIGKILL.
 func Reap(t testing.TB, msqid int) {
 	t.Helper()
 	if err := reaper.add(msqid); err != nil {
@@ -154,13 +153,13 @@ func Reap(t testing.TB, msqid int) {
 	})
 }
 
-// reaperProcess is another process that outlives the tests, and then removes
-// the queues that it was told of and that are still there.
+// reaperProcess is another process that outlives the tests, and then removes those
+// queues passed to it that still exist.
 type reaperProcess struct {
 	mu    sync.Mutex
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	ids   []int // all that were ever added
+	ids   []int // all ids ever added
 }
 
 var reaper reaperProcess
@@ -203,8 +202,8 @@ func (r *reaperProcess) stop() {
 	}
 }
 
-// left returns the queues that exist although their tests have ended. The
-// reaper had only those to remove whose tests did not end.
+// left returns the queues that exist although their tests have ended. The reaper
+// removed only those whose tests did not end.
 func (r *reaperProcess) left() []int {
 	stats, err := sysv.Host().List()
 	if err != nil {
@@ -221,8 +220,8 @@ func (r *reaperProcess) left() []int {
 	return ids
 }
 
-// reap is the reaper's own process: ids to remove, and -1-id for those that
-// need not be any more.
+// reap runs in the reaper process. It reads the ids of queues to remove, and -1-id
+// for those that are already removed.
 func reap(in io.Reader) error {
 	ids := make(map[int]bool)
 	lines := bufio.NewScanner(in)
@@ -244,7 +243,7 @@ func reap(in io.Reader) error {
 }
 
 // ThreadsInCalls returns the threads of this process that are inside msgsnd or
-// msgrcv, where /proc tells.
+// msgrcv, if /proc shows that.
 func ThreadsInCalls() []string {
 	var tids []string
 	tasks, err := os.ReadDir("/proc/self/task")
@@ -260,7 +259,7 @@ func ThreadsInCalls() []string {
 	return tids
 }
 
-// Threads returns the number of threads of this process, 0 where it is not known.
+// Threads returns the number of threads of this process, or 0 if it is not known.
 func Threads() int {
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
@@ -269,8 +268,8 @@ func Threads() int {
 	return len(tasks)
 }
 
-// Eventually waits until a condition holds, and fails the test if it does not
-// hold within a time that only a broken program takes.
+// Eventually waits until a condition holds. It fails the test if that takes longer
+// than any correct program needs.
 func Eventually(t testing.TB, what string, condition func() bool) {
 	t.Helper()
 	const patience = 30 * time.Second

@@ -144,8 +144,9 @@ func (w *Waiter) park(ctx context.Context) error {
 	}
 	defer p.thread.Leave()
 
+	key := w.op.Key()
 	l.mu.Lock()
-	l.parked.add(w)
+	l.parked.add(key, w)
 	l.mu.Unlock()
 	p.enter()
 
@@ -156,7 +157,7 @@ func (w *Waiter) park(ctx context.Context) error {
 
 	p.leave()
 	l.mu.Lock()
-	l.parked.remove(w)
+	l.parked.remove(key, w)
 	l.mu.Unlock()
 	if err == sysv.EINTR {
 		return errRetry

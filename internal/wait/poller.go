@@ -31,6 +31,7 @@ type poller struct {
 type polled struct {
 	answer chan error // has room for the one answer
 
+	key       Key  // of the operation; guarded by poller.mu
 	claimed   bool // the goroutine is trying the operation; guarded by poller.mu
 	abandoned bool // claimed, and to be answered also if the try fails; guarded by poller.mu
 }
@@ -69,12 +70,13 @@ func (p *poller) answered(w *Waiter, err error) error {
 func (p *poller) add(w *Waiter) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	w.polled.key = w.op.Key()
 	w.polled.claimed, w.polled.abandoned = false, false
 	if w.op.Pending() {
 		w.polled.answer <- errRetry // whoever made it so may have looked before
 		return
 	}
-	p.waiting.add(w)
+	p.waiting.add(w.polled.key, w)
 	p.added = true
 	if p.running == nil {
 		p.running = make(chan struct{})
@@ -97,7 +99,7 @@ func (p *poller) remove(w *Waiter) bool {
 // drop takes w out of waiting, and ends the goroutine's sleep if it was the last.
 // It needs p.mu.
 func (p *poller) drop(w *Waiter) bool {
-	dropped := p.waiting.remove(w)
+	dropped := p.waiting.remove(w.polled.key, w)
 	if dropped && p.waiting.len() == 0 {
 		p.alarm.Ring()
 	}
@@ -178,14 +180,13 @@ func (p *poller) round(waits []*Waiter) bool {
 	done := false
 	refused := math.MaxInt // the smallest send that had no room
 	for _, w := range waits {
-		key := w.op.Key()
-		if key.Send && key.Size >= refused {
+		key, ok := p.claim(w, refused)
+		if !ok {
 			continue
 		}
-		switch err := p.serve(w); {
-		case err != ErrWait:
-			done = done || err != errRetry
-		case key.Send:
+		err := p.serve(w)
+		done = done || err != ErrWait
+		if err == ErrWait && key.Send {
 			refused = key.Size
 		}
 	}
@@ -209,12 +210,23 @@ func (p *poller) promote() {
 	}
 }
 
-// serve tries the operation of w, if it still waits, and answers it if it need not
-// wait any longer. It returns what came of the try, or errRetry for none.
-func (p *poller) serve(w *Waiter) error {
-	if !p.claim(w) {
-		return errRetry
+// claim reports whether w still waits and is worth a try. It stays where it is:
+// remove and wake leave a claimed wait alone. Sends that are not worth a try are not
+// even looked for, as there may be thousands.
+func (p *poller) claim(w *Waiter, refused int) (key Key, ok bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	key = w.polled.key
+	ok = !(key.Send && key.Size >= refused) && p.waiting.has(key, w)
+	if ok {
+		w.polled.claimed = true
 	}
+	return key, ok
+}
+
+// serve tries the operation of w, which is claimed, and answers it if it need not
+// wait any longer. It returns what came of the try.
+func (p *poller) serve(w *Waiter) error {
 	w.op.Resume()
 	err := w.op.Try()
 	if err == ErrWait {
@@ -234,13 +246,4 @@ func (p *poller) serve(w *Waiter) error {
 	p.drop(w)
 	w.polled.answer <- answer
 	return err
-}
-
-// claim reports whether w still waits, and stays where it is: remove and wake leave
-// a claimed wait alone.
-func (p *poller) claim(w *Waiter) bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	w.polled.claimed = p.waiting.has(w)
-	return w.polled.claimed
 }

@@ -4,15 +4,15 @@ import "slices"
 
 // waiters are waits by what they wait for, so that a message finds those that it
 // may be for without asking all. There is at most one receive for each key, the
-// first of its line. A lock of the owner's guards them.
+// first of its line. A lock of the owner's guards them. The key of a wait is that of
+// its operation, which others must not ask once the wait has ended.
 type waiters struct {
 	receives map[Key]*Waiter
 	inexact  map[Key]*Waiter // those of receives that no single type is for
 	sends    []*Waiter       // oldest first
 }
 
-func (ws *waiters) add(w *Waiter) {
-	key := w.op.Key()
+func (ws *waiters) add(key Key, w *Waiter) {
 	if key.Send {
 		ws.sends = append(ws.sends, w)
 		return
@@ -27,8 +27,7 @@ func (ws *waiters) add(w *Waiter) {
 }
 
 // remove reports whether w was there.
-func (ws *waiters) remove(w *Waiter) bool {
-	key := w.op.Key()
+func (ws *waiters) remove(key Key, w *Waiter) bool {
 	if key.Send {
 		i := slices.Index(ws.sends, w)
 		if i < 0 {
@@ -45,8 +44,8 @@ func (ws *waiters) remove(w *Waiter) bool {
 	return true
 }
 
-func (ws *waiters) has(w *Waiter) bool {
-	if key := w.op.Key(); !key.Send {
+func (ws *waiters) has(key Key, w *Waiter) bool {
+	if !key.Send {
 		return ws.receives[key] == w
 	}
 	return slices.Contains(ws.sends, w)

@@ -1,8 +1,8 @@
 //go:build linux
 
-// Package php_test lets PHP programs that send and receive with serialize(), as
-// msg_send and msg_receive do by default, talk to Go over real queues. What
-// PHP does without serialize() is tested in the directory above.
+// Package php_test tests Go over real queues with PHP programs that send and receive
+// with serialize(), the default of msg_send and msg_receive. The tests without
+// serialize() are in the parent directory.
 package php_test
 
 import (
@@ -77,10 +77,10 @@ func TestSerialize(t *testing.T) {
 			defer close(done)
 			answered = answerOrders(ctx, q.Key())
 		}()
-		// Before q is removed, or Create would make it anew.
+		// Before q is removed: otherwise Create could create it again.
 		t.Cleanup(func() { cancel(); <-done })
 		if got, want := runPHP(t, "guide.php", q), "order 7: 5.40"; got != want {
-			t.Errorf("PHP says %q, want %q", got, want)
+			t.Errorf("PHP printed %q, want %q", got, want)
 		}
 		if <-done; answered != nil {
 			t.Error(answered)
@@ -88,7 +88,7 @@ func TestSerialize(t *testing.T) {
 	})
 }
 
-// answerOrders is the Go side of the guide's program.
+// answerOrders is the Go side of the program in the guide.
 func answerOrders(ctx context.Context, key chanmq.Key) error {
 	type Order struct {
 		ID    int     `php:"id"`
@@ -115,15 +115,15 @@ func answerOrders(ctx context.Context, key chanmq.Key) error {
 	return answers.Send(ctx, 2, Answer{m.Value.ID, m.Value.Price * 1.2})
 }
 
-// run is t.Run of a test that the guide's matrix has.
+// run is t.Run of a test that docs/interop-matrix.md lists.
 func run(t *testing.T, name string, test func(*testing.T)) {
 	t.Helper()
-	guide, err := os.ReadFile("../../docs/interop.md")
+	matrix, err := os.ReadFile("../../docs/interop-matrix.md")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if full := "`" + t.Name() + "/" + name + "`"; !strings.Contains(string(guide), full) {
-		t.Errorf("docs/interop.md does not have %s", full)
+	if full := "`" + t.Name() + "/" + name + "`"; !strings.Contains(string(matrix), full) {
+		t.Errorf("docs/interop-matrix.md does not have %s", full)
 	}
 	t.Run(name, test)
 }
@@ -142,7 +142,7 @@ func both[T any](t *testing.T, name string, value T) {
 	})
 }
 
-// sends is the test of what PHP sends.
+// sends is the test of a value that PHP sends.
 func sends[T any](t *testing.T, name string, want T) {
 	t.Helper()
 	run(t, "send/"+name, func(t *testing.T) {
@@ -165,7 +165,7 @@ func deadlineContext(t *testing.T) context.Context {
 	return ctx
 }
 
-// newQueue makes a queue under a key that nobody has: PHP opens queues by key.
+// newQueue creates a queue with an unused key: PHP opens queues by key.
 func newQueue(t *testing.T) *chanmq.Queue[[]byte] {
 	t.Helper()
 	for {
@@ -186,7 +186,7 @@ func newQueue(t *testing.T) *chanmq.Queue[[]byte] {
 	}
 }
 
-// runPHP runs a program of testdata and returns what it printed.
+// runPHP runs a program of testdata and returns its output.
 func runPHP(t *testing.T, program string, q *chanmq.Queue[[]byte], args ...string) string {
 	t.Helper()
 	path, err := exec.LookPath("php")

@@ -20,7 +20,7 @@ int main(int argc, char **argv)
 	while (scanf("%d", &n) == 1) {
 		m.mtype = id;
 		m.data = n;
-		/* The size that most programs compute: it counts the struct's padding. */
+		/* The size that most programs compute: it includes the padding. */
 		if (msgsnd(q, &m, sizeof m - sizeof m.mtype, 0) == -1 ||
 		    msgrcv(q, &m, sizeof m - sizeof m.mtype, id + 3, 0) == -1) {
 			perror("client");

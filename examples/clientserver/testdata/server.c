@@ -30,7 +30,7 @@ int main(int argc, char **argv)
 			break;
 		}
 	}
-	/* The last answer is the client's to take, before the queue goes. */
+	/* The client must take the last answer before the queue is removed. */
 	getchar();
 	msgctl(q, IPC_RMID, NULL);
 	return left > 0;

@@ -27,7 +27,7 @@ int main(int argc, char **argv)
 	struct question q = { .mtype = 1, .pid = getpid() };
 	struct answer a;
 
-	/* A process that had our pid before us may have left answers unread. */
+	/* An earlier process with our pid may have left answers unread. */
 	while (msgrcv(replies, &a, sizeof a - sizeof a.mtype, getpid(), IPC_NOWAIT) != -1)
 		;
 

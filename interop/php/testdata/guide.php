@@ -1,5 +1,5 @@
 <?php
-// guide.php KEY: the PHP program with serialize() of docs/interop.md.
+// guide.php KEY: the PHP program of docs/interop.md that uses serialize().
 [, $key] = $argv;
 
 $queue = msg_get_queue((int) $key);

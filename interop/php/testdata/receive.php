@@ -1,6 +1,6 @@
 <?php
-// receive.php KEY NAME: receives a value as msg_receive does by default, and
-// compares it with the one that it should be, types included.
+// receive.php KEY NAME: receives a value as msg_receive does by default, and compares
+// it with the expected one, including its types.
 error_reporting(E_ALL);
 [, $key, $name] = $argv;
 $values = require 'values.php';

@@ -1,5 +1,5 @@
 <?php
-// The values that the tests send both ways, by the names of the tests.
+// The values that the tests send in both directions, by the names of the tests.
 class Order
 {
     public $id = 7;
@@ -19,6 +19,6 @@ return [
     'struct' => ['id' => 7, 'name' => 'tea', 'price' => 4.5],
     'nested' => ['orders' => [['id' => 7, 'name' => 'tea', 'price' => 4.5]], 'paid' => false],
     'any' => ['a' => [1, 2.5, 'x', null, true]],
-    'largest' => str_repeat('x', 8192 - strlen('s:8181:"";')), // 8192 bytes with it
+    'largest' => str_repeat('x', 8192 - strlen('s:8181:"";')), // 8192 bytes when serialized
     'object' => new Order(),
 ];

@@ -1,6 +1,6 @@
 /*
- * client REQUESTS REPLIES N: asks for the squares of 1 to N, and takes the
- * answers that come under its own pid as mtype. Prints their sum.
+ * client REQUESTS REPLIES N: asks for the squares of 1 to N, and receives the
+ * answers, whose mtype is its pid. Prints their sum.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,7 +26,7 @@ int main(int argc, char **argv)
 	long sum = 0;
 
 	question.data.pid = getpid();
-	/* What an earlier process of this pid left unread is not for us. */
+	/* Discard what an earlier process with this pid has not received. */
 	while (msgrcv(replies, &answer, sizeof answer.data, getpid(),
 		      MSG_NOERROR | IPC_NOWAIT) != -1)
 		;
@@ -42,7 +42,7 @@ int main(int argc, char **argv)
 			return 1;
 		}
 		if (answer.data.number != i) {
-			fprintf(stderr, "asked for %d, told of %d\n", i, answer.data.number);
+			fprintf(stderr, "asked for %d, got %d\n", i, answer.data.number);
 			return 1;
 		}
 		sum += answer.data.square;

@@ -1,6 +1,6 @@
 /*
- * errors MSQID CASE: makes one call that fails, or truncates, and prints errno
- * or the number of bytes.
+ * errors MSQID CASE: makes a call that fails or truncates, and prints errno or the
+ * number of bytes.
  */
 #include <errno.h>
 #include <stdio.h>

@@ -1,8 +1,8 @@
 /*
- * queue create PATH PROJ: makes a queue with ftok's key, prints key and msqid.
+ * queue create PATH PROJ: creates a queue with the ftok key, prints key and msqid.
  * queue find PATH PROJ:   the same for a queue that exists.
- * queue stat MSQID:       prints what msgctl tells.
- * queue remove MSQID:     destroys it for everyone.
+ * queue stat MSQID:       prints the result of IPC_STAT.
+ * queue remove MSQID:     removes the queue.
  */
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /*
- * receive MSQID KIND: takes one message of the kind, blocking behind the line
- * "waiting", and prints its mtype and what it holds. The kinds up-to
- * and except take all that match, without blocking.
+ * receive MSQID KIND: prints "waiting", waits for one message of the kind, and
+ * prints its mtype and content. The kinds up-to and except receive all matching
+ * messages, without waiting.
  */
 #define _GNU_SOURCE /* MSG_EXCEPT */
 #include <errno.h>
@@ -21,7 +21,7 @@ static ssize_t take(void *msg, size_t size, long msgtyp, int flags)
 	if (n == -1) {
 		if (errno == ENOMSG && flags & IPC_NOWAIT)
 			exit(0);
-		/* The number is what a test of errors compares. */
+		/* The tests compare the number. */
 		printf("errno %d\n", errno);
 		perror("msgrcv");
 		exit(1);
@@ -29,7 +29,7 @@ static ssize_t take(void *msg, size_t size, long msgtyp, int flags)
 	return n;
 }
 
-/* Declares m with the struct in it, takes a message of exactly its size. */
+/* Declares m, which contains the struct, and receives a message of exactly its size. */
 #define TAKE_STRUCT(name)                                             \
 	struct {                                                      \
 		long mtype;                                           \
@@ -66,7 +66,7 @@ int main(int argc, char **argv)
 		ssize_t n = take(&any, sizeof any.mtext, 0, 0);
 		printf("%ld %.*s\n", any.mtype, (int)n, any.mtext);
 	} else if (!strcmp(kind, "cstring")) {
-		/* Trusts the terminator, as many programs do. */
+		/* Trusts the terminating NUL, as many programs do. */
 		take(&any, sizeof any.mtext, 0, 0);
 		printf("%ld %s\n", any.mtype, any.mtext);
 	} else if (!strcmp(kind, "up-to")) {

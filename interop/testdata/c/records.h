@@ -1,6 +1,6 @@
 /*
- * The structs that the tests send through a queue, each the text of a message.
- * Their Go counterparts stand in interop/c_test.go.
+ * The structs that the tests send through a queue. Their Go counterparts are in
+ * interop/c_test.go.
  */
 #ifndef RECORDS_H
 #define RECORDS_H
@@ -11,7 +11,7 @@ struct single {
 	int data;
 };
 
-struct padding { /* holes behind tag, behind flag and at the end */
+struct padding { /* padding after tag, after flag and at the end */
 	char tag;
 	int id;
 	char flag;
@@ -36,12 +36,12 @@ struct nested {
 	} points[2];
 };
 
-struct strings { /* padded with NULs; path fills its array, and has none */
+struct strings { /* name ends with NULs; path fills its array, without a NUL */
 	char name[16];
 	char path[8];
 };
 
-struct numbers { /* one of each, to show widths, signs and byte order */
+struct numbers { /* one of each, to test widths, signs and byte order */
 	signed char c;
 	unsigned char uc;
 	short s;
@@ -55,7 +55,7 @@ struct numbers { /* one of each, to show widths, signs and byte order */
 	double d;
 };
 
-struct sizeof_msg { /* with a long of 8 bytes there is a hole at the end */
+struct sizeof_msg { /* with a long of 8 bytes it has trailing padding */
 	long mtype;
 	int data;
 };
@@ -69,7 +69,7 @@ struct flat {
 	char tag;
 };
 
-struct question { /* of client.c: the answer goes to the mtype pid */
+struct question { /* of client.c: the mtype of the answer is pid */
 	int pid;
 	int number;
 };

@@ -1,6 +1,7 @@
 /*
  * send MSQID KIND: sends one message of the kind, or three of types 3, 1, 2.
- * Blocks while the queue is full, between the lines "waiting" and "sent".
+ * Prints "waiting" before it sends, which blocks while the queue is full, and
+ * "sent" afterwards.
  */
 #include <limits.h>
 #include <stdio.h>
@@ -34,7 +35,7 @@ static void put_bytes(long type, const void *bytes, size_t size)
 	put(&m, size);
 }
 
-/* The usual way: the struct right behind the mtype. */
+/* The usual way: the struct right after the mtype. */
 #define PUT_STRUCT(name, ...)                        \
 	do {                                         \
 		struct {                             \
@@ -89,13 +90,13 @@ int main(int argc, char **argv)
 		PUT_STRUCT(strings, .name = "resize",
 			   .path = { '/', 's', 'r', 'v', '/', 'a', 'p', 'p' });
 	} else if (!strcmp(kind, "sizeof")) {
-		/* The other usual way: the members behind the mtype, and all
-		   of the struct but the mtype. */
+		/* The other usual way: the members after the mtype. The size
+		   is that of the struct without the mtype. */
 		struct sizeof_msg m = { .mtype = TYPE, .data = -70000 };
 		put(&m, sizeof m - sizeof m.mtype);
 	} else if (!strcmp(kind, "whole")) {
-		/* A mistake: the size includes the mtype, so the message goes
-		   on behind the struct. */
+		/* A mistake: the size includes the mtype, so the message
+		   extends beyond the struct. */
 		struct sizeof_msg m[2] = { { .mtype = TYPE, .data = -70000 } };
 		put(&m[0], sizeof m[0]);
 	} else if (!strcmp(kind, "flat")) {

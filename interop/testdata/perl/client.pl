@@ -1,7 +1,7 @@
 #!/usr/bin/perl
-# client.pl REQUESTS REPLIES N: asks for the squares of 1 to N, and takes the
-# answers that come under its own pid as mtype. Prints their sum. Perl's own
-# msgsnd and msgrcv work on a msqid, and leave the mtype to pack.
+# client.pl REQUESTS REPLIES N: asks for the squares of 1 to N, and receives the
+# answers, whose mtype is its pid. Prints their sum. Perl's own msgsnd and msgrcv
+# take a msqid, and the program encodes the mtype with pack.
 use strict;
 use warnings;
 
@@ -10,7 +10,7 @@ use IPC::SysV qw(IPC_NOWAIT MSG_NOERROR);
 my ($requests, $replies, $n) = @ARGV;
 my ($answer, $sum);
 
-# What an earlier process of this pid left unread is not for us.
+# Discard what an earlier process with this pid has not received.
 1 while msgrcv($replies, $answer, 100, $$, MSG_NOERROR | IPC_NOWAIT);
 
 for my $number (1 .. $n) {
@@ -18,7 +18,7 @@ for my $number (1 .. $n) {
     msgrcv($replies, $answer, 100, $$, 0) or die "msgrcv: $!";
     my ($type, $text) = unpack("l! a*", $answer);
     my ($asked, $square) = split " ", $text;
-    die "asked for $number, told of $asked" unless $type == $$ && $asked == $number;
+    die "asked for $number, got $asked" unless $type == $$ && $asked == $number;
     $sum += $square;
 }
 print "sum $sum\n";

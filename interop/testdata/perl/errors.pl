@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# errors.pl KEY CASE: makes one call that fails, or truncates, and prints errno
-# or the text.
+# errors.pl KEY CASE: makes a call that fails or truncates, and prints errno or the
+# text.
 use strict;
 use warnings;
 

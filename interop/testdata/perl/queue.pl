@@ -1,8 +1,8 @@
 #!/usr/bin/perl
-# queue.pl create PATH PROJ: makes a queue with ftok's key, prints key and msqid.
+# queue.pl create PATH PROJ: creates a queue with the ftok key, prints key and msqid.
 # queue.pl find PATH PROJ:   the same for a queue that exists.
-# queue.pl stat KEY:         prints what msgctl tells.
-# queue.pl remove KEY:       destroys it for everyone.
+# queue.pl stat KEY:         prints the result of IPC_STAT.
+# queue.pl remove KEY:       removes the queue.
 use strict;
 use warnings;
 
@@ -14,8 +14,8 @@ my ($command, $where, $proj) = @ARGV;
 if ($command eq "create" || $command eq "find") {
     my $flags = $command eq "create" ? IPC_CREAT | IPC_EXCL | 0640 : 0;
 
-    # Without its second argument ftok takes 1; one character stands for its
-    # number, as in C.
+    # The second argument of ftok is 1 by default. A single character is taken as
+    # its code, as in C.
     my $key = ftok($where, $proj) // die "ftok: $!";
     my $queue = IPC::Msg->new($key, $flags) or die "msgget: $!";
     print "$key ", $queue->id, "\n";

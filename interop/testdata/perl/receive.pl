@@ -1,7 +1,7 @@
 #!/usr/bin/perl
-# receive.pl KEY KIND: takes one message of the kind, blocking behind the line
-# "waiting", and prints its mtype and what it holds. The kind up-to takes all
-# that match, without blocking.
+# receive.pl KEY KIND: prints "waiting", waits for one message of the kind, and
+# prints its mtype and content. The kinds up-to and except receive all matching
+# messages, without waiting.
 use strict;
 use warnings;
 

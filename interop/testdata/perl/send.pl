@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # send.pl KEY KIND: sends one message of the kind, or three of types 3, 1, 2.
-# Blocks while the queue is full, between the lines "waiting" and "sent".
+# Prints "waiting" before it sends, which blocks while the queue is full, and "sent"
+# afterwards.
 use strict;
 use warnings;
 
@@ -12,7 +13,7 @@ $| = 1;
 
 my $queue = IPC::Msg->new($key, 0) or die "msgget: $!";
 
-# Perl sends bytes: text outside Latin-1 is encoded first, or snd dies with
+# Perl sends bytes: text outside Latin-1 must be encoded first, or snd dies with
 # "Wide character".
 my $name = "Zürich";    # in a source file without "use utf8" this is UTF-8 already
 my %text = (
@@ -21,14 +22,14 @@ my %text = (
     empty => "",
     largest => pack("C*", map { $_ % 251 } 0 .. 8191),
 
-    # encode_json encodes to UTF-8 itself, so it is given characters.
+    # encode_json itself encodes to UTF-8, so it takes characters.
     json => encode_json({ id => 70000, qty => 300, name => "Z\x{fc}rich", price => 19.5 }),
 
     # Network byte order, the same on every machine.
     network => pack("N n a*", 70000, 300, $name),
 
     # struct { int id; short qty; char name[16]; double price; } as C lays it
-    # out: x![d] is the hole in front of the double.
+    # out: x![d] is the padding before the double.
     struct => pack("l s Z16 x![d] d", -70000, -300, $name, 19.5),
 
     # C's long: eight bytes here, four on a 32-bit system.

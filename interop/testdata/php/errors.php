@@ -1,7 +1,7 @@
 <?php
-// errors.php KEY CASE: makes one call that fails, or truncates, and prints the
-// error code or the text.
-error_reporting(E_ALL & ~E_WARNING); // the codes tell the same
+// errors.php KEY CASE: makes a call that fails or truncates, and prints the error
+// code or the text.
+error_reporting(E_ALL & ~E_WARNING); // the warnings repeat the codes
 [, $key, $case] = $argv;
 
 $queue = msg_get_queue((int) $key);

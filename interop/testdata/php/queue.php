@@ -1,8 +1,8 @@
 <?php
-// queue.php create PATH PROJ: makes a queue with ftok's key, prints key.
+// queue.php create PATH PROJ: creates a queue with the ftok key, prints the key.
 // queue.php find PATH PROJ:   the same for a queue that exists.
-// queue.php stat KEY:         prints what msgctl tells.
-// queue.php remove KEY:       destroys it for everyone.
+// queue.php stat KEY:         prints the result of IPC_STAT.
+// queue.php remove KEY:       removes the queue.
 error_reporting(E_ALL);
 [, $command, $where] = $argv;
 

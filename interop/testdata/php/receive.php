@@ -1,7 +1,7 @@
 <?php
-// receive.php KEY KIND: takes one message of the kind, blocking behind the line
-// "waiting", and prints its mtype and what it holds. The kinds up-to and except
-// take all that match, without blocking.
+// receive.php KEY KIND: prints "waiting", waits for one message of the kind, and
+// prints its mtype and content. The kinds up-to and except receive all matching
+// messages, without waiting.
 error_reporting(E_ALL);
 [, $key, $kind] = $argv;
 
@@ -17,7 +17,7 @@ if (isset($select[$kind])) {
     exit;
 }
 
-// The sixth argument of msg_receive is unserialize, true unless told.
+// The sixth argument of msg_receive is unserialize, true by default.
 $unserialize = $kind === 'unserialize';
 if (!msg_receive($queue, 0, $type, 8192, $text, $unserialize, 0, $error)) {
     echo "errno $error\n";
@@ -43,7 +43,7 @@ switch ($kind) {
         echo "$type $order[id] $order[qty] $order[name]\n";
         break;
     case 'struct':
-        // Z16 ends at the first NUL, a16 would keep them.
+        // Z16 ends at the first NUL, a16 would keep the NULs.
         $order = unpack('lid/sqty/Z16name/x2/dprice', $text);
         echo "$type $order[id] $order[qty] $order[name] $order[price]\n";
         break;

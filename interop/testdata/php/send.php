@@ -1,13 +1,14 @@
 <?php
 // send.php KEY KIND: sends one message of the kind, or three of types 3, 1, 2.
-// Blocks while the queue is full, between the lines "waiting" and "sent".
+// Prints "waiting" before it sends, which blocks while the queue is full, and "sent"
+// afterwards.
 error_reporting(E_ALL);
 [, $key, $kind] = $argv;
 
 $queue = msg_get_queue((int) $key);
 
-// The fourth argument of msg_send is serialize, true unless told. With false
-// the message is a string, or a number or bool that becomes one.
+// The fourth argument of msg_send is serialize, true by default. With false the
+// message is a string, or a number or bool that is converted to one.
 function put(int $type, mixed $value, bool $serialize = false): void
 {
     global $queue;
@@ -29,7 +30,7 @@ $plain = [
     // Network byte order, the same on every machine.
     'network' => pack('Nna*', 70000, 300, $name),
     // struct { int id; short qty; char name[16]; double price; } as C lays it
-    // out: x2 is the hole in front of the double. PHP's pack does not align.
+    // out: x2 is the padding before the double. PHP's pack does not align.
     'struct' => pack('lsa16x2d', -70000, -300, $name, 19.5),
     'raw-int' => -42,
     'raw-float' => 19.5,

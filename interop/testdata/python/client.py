@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """client.py REQUESTS REPLIES N: asks for the squares of 1 to N.
 
-Takes the answers that come under its own pid as mtype, and prints their sum.
+Receives the answers, whose mtype is its pid, and prints their sum.
 """
 import os
 import sys
@@ -11,7 +11,7 @@ import sysv_ipc
 requests, replies = (sysv_ipc.MessageQueue(int(key)) for key in sys.argv[1:3])
 pid = os.getpid()
 
-# What an earlier process of this pid left unread is not for us.
+# Discard what an earlier process with this pid has not received.
 try:
     while True:
         replies.receive(block=False, type=pid)
@@ -24,6 +24,6 @@ for number in range(1, int(sys.argv[3]) + 1):
     text, mtype = replies.receive(type=pid)
     asked, square = map(int, text.split())
     if (mtype, asked) != (pid, number):
-        sys.exit(f"asked for {number}, told of {asked}")
+        sys.exit(f"asked for {number}, got {asked}")
     total += square
 print("sum", total)

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""queue.py create PATH PROJ: makes a queue with ftok's key, prints key and msqid.
+"""queue.py create PATH PROJ: creates a queue with the ftok key, prints key and msqid.
 queue.py find PATH PROJ:   the same for a queue that exists.
-queue.py stat KEY:         prints what msgctl tells.
-queue.py remove KEY:       destroys it for everyone.
+queue.py stat KEY:         prints the result of IPC_STAT.
+queue.py remove KEY:       removes the queue.
 """
 import sys
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""receive.py KEY KIND: takes one message of the kind and prints it.
+"""receive.py KEY KIND: receives one message of the kind and prints it.
 
-Blocks behind the line "waiting"; the line after it has the mtype and what the
-message holds. The kind up-to takes all that match, without blocking.
+Prints "waiting", waits for the message, and prints its mtype and content. The kind
+up-to receives all matching messages, without waiting.
 """
 import json
 import struct
@@ -12,8 +12,8 @@ import sysv_ipc
 
 key, kind = int(sys.argv[1]), sys.argv[2]
 
-# A message over max_message_size, 2048 unless told, is not received: OSError
-# with errno E2BIG, and it stays at the head of the queue.
+# A message over max_message_size, 2048 by default, is not received: OSError with
+# errno E2BIG, and it stays at the head of the queue.
 queue = sysv_ipc.MessageQueue(key, max_message_size=8192)
 print("waiting", flush=True)
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """send.py KEY KIND: sends one message of the kind, or three of types 3, 1, 2.
 
-Blocks while the queue is full, between the lines "waiting" and "sent".
+Prints "waiting" before it sends, which blocks while the queue is full, and "sent"
+afterwards.
 """
 import json
 import struct
@@ -11,7 +12,7 @@ import sysv_ipc
 
 key, kind = int(sys.argv[1]), sys.argv[2]
 
-# max_message_size holds for sending too, and is 2048 unless told.
+# max_message_size applies to sending too, and is 2048 by default.
 queue = sysv_ipc.MessageQueue(key, max_message_size=8192)
 
 
@@ -23,7 +24,7 @@ def put(text, **how):
 
 name = "Zürich"
 texts = {
-    "text": "Grüße",  # a str travels as UTF-8
+    "text": "Grüße",  # a str is sent as UTF-8
     "bytes": bytes(range(256)),
     "empty": b"",
     "largest": bytes(i % 251 for i in range(8192)),

@@ -1,30 +1,32 @@
 /*
- * How waits that may not block get served: the protocol of poller.go between
+ * How waits that must not block are served: the protocol of poller.go between
  * the goroutine of a poller and the owners of the waits that it serves, as a
- * model for Spin. waiting.md says in words what it claims; check-models checks
- * it.
+ * model for Spin. docs/waiting.md states the claims in words; models/check
+ * checks them.
  *
- * Two owners wait, for the same kind of message and so in one group, or each in
- * its own group. The ctx of the first may end, the handle may be closed, and
- * messages come: sent by another process, or handed back.
+ * Two owners wait, for the same kind of message and therefore in one group, or
+ * each in its own group. The ctx of the first may end, the handle may be closed,
+ * and messages arrive: sent by another process, or handed back.
  *
- * What happens under p.mu is one step. The goroutine has a timer only with
- * TIMER: what the process itself does (ending ctx, Close, handing back) has to
- * work by kicks alone.
+ * A critical section under p.mu is one step. The goroutine has a timer only with
+ * TIMER: kicks alone must be enough for what happens within the process (a ctx
+ * that ends, Close, a message handed back).
  *
- * Not in the model: time, the gate, and in what order groups are served.
+ * Not in the model: time, the change detector, and the order of the groups.
  *
- * Each of these takes something out of the protocol, and makes a check fail:
- *   NO_PENDING   add does not look for a cause after it has added the wait
- *   NO_ROOM      a kick is lost unless the goroutine stands waiting for it
- *   NO_CLAIM     remove takes out a wait whose operation is being tried
- *   NO_ABANDON   a claimed wait stays, though its owner wants it back
- *   LATE_FINISH  the goroutine looks for waits, and then says that it ends
+ * Each of these removes a part of the protocol, and makes a check fail:
+ *   NO_PENDING   add does not check for a cause after it has added the wait
+ *   NO_ROOM      the kick channel has no buffer: a kick is lost unless the
+ *                goroutine is waiting for it
+ *   NO_CLAIM     remove takes out a wait while its operation is being tried
+ *   NO_ABANDON   a claimed wait stays, although its owner wants it back
+ *   LATE_FINISH  the goroutine finds no waits, and then sets running to false,
+ *                in two steps
  *   LATE_CAUSE   Close and handBack kick first, and then set the cause
- *   GREEDY       a group is served as long as there is something to do for it
+ *   GREEDY       a group is served as long as its tries succeed
  */
 
-/* Which group a wait is in: by default there are two waits in one. */
+/* Which group a wait is in: by default, two waits share one group. */
 #if defined(APART)
 #define group(w) w       /* two waits, each in a group of its own */
 #define GROUPS 2
@@ -37,41 +39,41 @@
 #endif
 
 #ifndef RUNS
-#define RUNS 2 /* waits of each owner, one after another */
+#define RUNS 2 /* waits of each owner, one after the other */
 #endif
 #ifndef MESSAGES
-#define MESSAGES 2 /* that are sent or handed back */
+#define MESSAGES 2 /* sent or handed back */
 #endif
 
-/* What an operation comes to. */
+/* The result of an operation. */
 #define WAIT    0 /* errWait */
 #define RETRY   1 /* errRetry */
 #define MESSAGE 2
-#define END     3 /* ErrClosed, or ctx has ended */
+#define END     3 /* ErrClosed, or the ctx has ended */
 
 /* The process. */
 bool ctx;              /* the ctx of owner 0 has ended */
 bool closed;           /* the handle is closed */
 bool joined;           /* poller.join has returned */
 bool ended[3];
-bool owns[3];     /* the operation is the owner's to use, not the poller's */
-byte taken;            /* messages that got to an owner */
+bool owns[3];          /* the owner, not the poller, may use the operation */
+byte taken;            /* messages that an owner got */
 #ifdef BUSY
 bool place;
 #else
-bool place = true;     /* once, a place to park becomes free */
+bool place = true;     /* a place to park becomes free, once */
 #endif
 
 /* Messages of each kind: in the kernel, and in the slot. */
 byte queue[2], slot[2];
 
 /* struct poller */
-bool kick;               /* there is a value in p.kick */
+bool kick;               /* the channel p.kick holds a value */
 #ifdef NO_ROOM
-bool selecting;          /* the goroutine stands in its select */
+bool selecting;          /* the goroutine is in its select */
 #endif
-bool running;            /* the goroutine is there; it ends when this becomes false */
-bool known[2];           /* the goroutine has the group before it, and it was not dropped */
+bool running;            /* the goroutine exists; it ends when this becomes false */
+bool known[2];           /* the group is part of the current round and was not dropped */
 chan waits[2] = [3] of { byte };
 
 /* struct wait */
@@ -103,7 +105,7 @@ inline try(w, result) {
 	fi
 }
 
-/* receive.try, by the owner: the steps of it matter to nobody */
+/* receive.try, by the owner. Nothing depends on its single steps. */
 inline tryOwn(w, result) {
 	if
 	:: atomic { closed -> result = END }
@@ -140,7 +142,7 @@ inline serveAll(g, todo, w, result) {
 	   };
 		try(w, result);
 		if
-		:: result == WAIT -> todo = 0 /* nor will the next one succeed */
+		:: result == WAIT -> todo = 0 /* the next one would fail too */
 		:: else
 		fi;
 		atomic {
@@ -156,7 +158,7 @@ inline serveAll(g, todo, w, result) {
 			:: result != WAIT ->
 				waits[g] ?? eval(w);
 				drop(g);
-				assert(empty(answer[w])); /* one answer for each wait */
+				assert(empty(answer[w])); /* one answer per wait */
 				answer[w] ! result
 			:: else
 			fi;
@@ -219,8 +221,8 @@ proctype poller() {
 	od
 }
 
-/* poller.add, and what the owner does with the answer: wait.sleep where park
- * says errCannotPark. */
+/* poller.add, and what the owner does with the answer: wait.sleep after park
+ * has returned errCannotPark. */
 proctype owner(byte w) {
 	byte runs, result;
 
@@ -296,8 +298,8 @@ proctype owner(byte w) {
 	ended[w] = true
 }
 
-/* What follows may happen at any time, and may never happen: each process may
- * for ever do nothing first. */
+/* What follows may happen at any time or never: each process may wait any
+ * time, also forever, before it acts. */
 
 proctype canceller() {
 	do
@@ -356,7 +358,7 @@ proctype messages() {
 }
 
 #ifdef BUSY
-/* Messages for owners 0 and 1 without end. */
+/* An endless stream of messages for owners 0 and 1. */
 proctype flood() {
 	do
 	:: atomic { queue[0] == 0 -> queue[0]++ }
@@ -380,16 +382,16 @@ init {
 	}
 }
 
-/* A wait whose cause has been set ends. */
+/* A wait ends once its cause is set. */
 ltl cancelled { [] (ctx -> <> ended[0]) }
 ltl closes    { [] (closed -> <> (allEnded && joined)) }
-/* What is handed back is taken, if there is still somebody to take it. */
+/* A message that was handed back is taken while an owner is left to take it. */
 ltl handed    { [] (slot[0] > 0 -> <> (slot[0] == 0 || none(0))) &&
                 [] (slot[1] > 0 -> <> (slot[1] == 0 || none(1))) }
-/* The same of what is sent; with TIMER. */
+/* The same for messages that are sent; with TIMER. */
 ltl sends     { [] (queue[0] > 0 -> <> (queue[0] == 0 || none(0))) &&
                 [] (queue[1] > 0 -> <> (queue[1] == 0 || none(1))) }
-/* The goroutine ends when there are no waits any more. */
+/* The goroutine ends when no waits are left. */
 ltl rests     { [] (allEnded -> <> !running) }
-/* Nobody is kept waiting by others that always have something to do; with BUSY. */
+/* A group that always has messages does not starve another one; with BUSY. */
 ltl fair      { [] (slot[1] > 0 -> <> (slot[1] == 0 || none(1))) }

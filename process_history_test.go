@@ -339,8 +339,7 @@ func TestHistoryOfSeveralProcesses(t *testing.T) {
 	}
 }
 
-// TestHistoryChecker shows that the checker tells right from wrong, in histories
-// that are one of each.
+// TestHistoryChecker: the checker accepts right histories and rejects wrong ones.
 func TestHistoryChecker(t *testing.T) {
 	send := func(typ int64, n int) call { return call{Send: true, Type: typ, Number: n} }
 	got := func(p pick, typ int64, n int) call { return call{Selector: p, Type: typ, Number: n} }

@@ -1,34 +1,34 @@
 /*
- * How a wait that is parked in a blocking msgrcv is made to end: the protocol
+ * How a wait that is parked in a blocking msgrcv is interrupted: the protocol
  * of context.go between wait.park, wait.interrupt and room.wake, as a model for
- * Spin. waiting.md says in words what it claims; check-models checks it.
+ * Spin. docs/waiting.md states the claims in words; models/check checks them.
  *
- * Two pumps wait at one queue. The ctx of the first may end, and if it holds a
- * message then, it hands it back, which wakes the second. The handle may be
- * closed. Another process sends messages.
+ * Two pumps wait on one queue. The ctx of the first may end; if the pump holds a
+ * message at that time, it hands the message back, which wakes the second pump.
+ * The handle may be closed. Another process sends messages.
  *
- * What happens under a mutex is one step here, since all that touches the same
- * variables is under the same mutex. So the mutexes are fair; Go's are.
+ * A critical section is one step here, since every access to the same variables
+ * is under the same mutex. This makes the mutexes fair, as Go's are.
  *
- * Not in the model: time (pauses have any length), what a message is, and
- * sends, which wait for room as receives do for messages.
+ * Not in the model: time (pauses have any length), the content of messages, and
+ * sends, which wait for space as receives wait for messages.
  *
- * Each of these takes something out of the protocol or of the kernel, and makes
- * a check fail:
- *   NO_RECHECK   park does not look for a cause after it has published itself
- *   NO_REPEAT    interrupt sends one signal
- *   NO_LOCK      interrupt does not hold w.mu from its look to its signal
- *   NO_LEFT      interrupt looks at inside, which may be that of a later call
- *   LATE_PARKED  park looks for a cause before it is in the room's parked set
+ * Each of these removes a part of the protocol or of what the kernel guarantees,
+ * and makes a check fail:
+ *   NO_RECHECK   park does not check for a cause after it has published itself
+ *   NO_REPEAT    interrupt sends one signal only
+ *   NO_LOCK      interrupt does not hold w.mu from its check to its signal
+ *   NO_LEFT      interrupt checks inside, which may belong to a later call
+ *   LATE_PARKED  park checks for a cause before it is in the parked set
  *   LATE_CAUSE   Close wakes the waits first, and then sets closed
- *   EINTR_FIRST  the kernel returns EINTR in preference to a message
+ *   EINTR_FIRST  the kernel prefers returning EINTR to returning a message
  *   ABANDON      a wait whose ctx ends leaves its thread behind in the call
  */
 
 #ifndef MESSAGES
-#define MESSAGES 2 /* that are sent */
+#define MESSAGES 2 /* sent by the other process */
 #endif
-#define RUNS     2 /* waits of each pump, one after another */
+#define RUNS     2 /* waits of each pump, one after the other */
 
 /* The process, as all of its goroutines see it. */
 bool ctx;                           /* the ctx of pump 0 has ended */
@@ -36,26 +36,26 @@ bool closed;                        /* the handle is closed */
 chan slot = [MESSAGES] of { byte }; /* messages that were handed back */
 bool waiting[2];                    /* the pump is in wait.run */
 bool ended[2];                      /* the pump has ended */
-bool taken[2];                      /* the message got to the program */
-byte working;                       /* calls of interrupt and wake under way */
+bool taken[2];                      /* the message was delivered to the program */
+byte working;                       /* calls of interrupt and wake in progress */
 
-/* struct wait, and its place in struct room */
+/* struct wait, and its entry in struct room */
 bool parked[2], inside[2];
-bool leaving[2];      /* somebody waits for the end of inside: w.left != nil */
+bool leaving[2];      /* interrupt waits until inside is false: w.left != nil */
 bool interrupting[2]; /* a mutex */
 
-/* The kernel. Thread w is the one that wait w has chosen. */
+/* The kernel. Thread w is the thread that wait w is locked to. */
 chan queue = [MESSAGES] of { byte };
-bool entered[2];  /* between Enter and Leave; otherwise it does other work */
+bool entered[2];  /* between Enter and Leave; outside, the thread does other work */
 bool inCall[2];   /* in msgrcv */
 bool asleep[2];   /* in msgrcv, in the queue's list of receivers */
-byte given[2];    /* in msgrcv, and was given this message, plus 1 */
-bool pending[2];  /* in msgrcv, and a signal was sent */
+byte given[2];    /* in msgrcv: the message assigned to it plus 1, or 0 */
+bool pending[2];  /* in msgrcv: a signal was sent */
 
-/* tgkill(2). A signal ends the call that the thread sleeps in or is about to
- * sleep in. Elsewhere its handler runs, and nothing comes of it. */
+/* tgkill(2). A signal interrupts the call in which the thread sleeps or is about
+ * to sleep. Anywhere else its handler runs, without further effect. */
 inline signal(w) {
-	assert(entered[w]); /* it hits no other work */
+	assert(entered[w]); /* it never interrupts other work */
 	if
 	:: inCall[w] -> pending[w] = true
 	:: else
@@ -68,7 +68,7 @@ inline signal(w) {
 #define stays(w) leaving[w]
 #endif
 
-/* wait.interrupt. Between two signals it does not hold w.mu. */
+/* wait.interrupt. It does not hold w.mu between two signals. */
 inline interrupt(w) {
 	atomic { !interrupting[w] -> interrupting[w] = true };
 	leaving[w] = inside[w];
@@ -107,7 +107,7 @@ inline wake(wake0, wake1) {
 
 #define NOTHING 0
 #define MESSAGE 1
-#define END     2 /* ctx has ended, or the handle is closed */
+#define END     2 /* the ctx has ended, or the handle is closed */
 
 /* receive.try */
 inline try(result, m) {
@@ -125,7 +125,7 @@ inline try(result, m) {
 	fi
 }
 
-/* msgrcv(2) without IPC_NOWAIT. Where it leaves NOTHING it returns EINTR. */
+/* msgrcv(2) without IPC_NOWAIT. A result of NOTHING means EINTR. */
 inline block(w, result, m) {
 	inCall[w] = true;
 	if
@@ -168,7 +168,7 @@ inline publishLate(w)  { skip }
 #define mayBlock(w) (!ctxErr(w) && !opPending())
 #endif
 
-/* wait.park, where there is always a place to park */
+/* wait.park. There is always a free place to park. */
 inline park(w, result, m) {
 	entered[w] = true; /* Thread.Enter */
 	publishEarly(w);
@@ -186,7 +186,7 @@ abandoned:
 	skip
 }
 
-/* The pump of a Receiver: wait.run again and again. */
+/* The pump of a Receiver: wait.run in a loop. */
 proctype pump(byte w) {
 	byte runs, result, m;
 	bool wake0, wake1;
@@ -215,7 +215,7 @@ proctype pump(byte w) {
 		waiting[w] = false;
 		if
 		:: result == END -> break
-		:: result == MESSAGE && ctxErr(w) -> /* nobody reads C any more: queue.handBack */
+		:: result == MESSAGE && ctxErr(w) -> /* C is no longer read: queue.handBack */
 			atomic { working++; slot ! m };
 			wake(wake0, wake1);
 			working--;
@@ -226,10 +226,10 @@ proctype pump(byte w) {
 	ended[w] = true
 }
 
-/* What follows may happen at any time, and may never happen: each process may
- * for ever do nothing first. */
+/* What follows may happen at any time or never: each process may wait any
+ * time, also forever, before it acts. */
 
-/* The end of ctx, and what context.AfterFunc then calls. */
+/* The end of the ctx, and the call of context.AfterFunc that follows. */
 proctype canceller() {
 	do
 	:: d_step { ctx = true; working++ }; break
@@ -254,10 +254,10 @@ proctype closer() {
 	d_step { closed = true; working-- }
 }
 
-/* A thread that sleeps gets a message without its passing through the queue
- * (pipelined_send). */
+/* A sleeping thread is given the message directly, not through the queue
+ * (pipelined_send in ipc/msg.c). */
 inline give(w, m) {
-	assert(waiting[w]); /* nothing is taken for a wait that has ended */
+	assert(waiting[w]); /* no message is taken for a wait that has ended */
 	asleep[w] = false;
 	given[w] = m + 1
 }
@@ -280,7 +280,7 @@ proctype sender() {
 		od
 	:: m == MESSAGES -> break
 	od;
-	/* Each message is in one place. */
+	/* Each message is in exactly one place. */
 	ended[0] && ended[1] -> assert(taken[0] + taken[1] + len(queue) + len(slot) == m)
 }
 
@@ -294,10 +294,10 @@ init {
 	}
 }
 
-/* A wait whose cause has been set ends. */
+/* A wait ends once its cause is set. */
 ltl cancelled { [] (ctx -> <> ended[0]) }
 ltl closes    { [] (closed -> <> (ended[0] && ended[1])) }
-/* What is handed back is taken, if there is still somebody to take it. */
+/* A message that was handed back is taken while a pump is left to take it. */
 ltl handed    { [] (len(slot) > 0 -> <> (len(slot) == 0 || (ended[0] && ended[1]))) }
-/* Those who end waits come to an end themselves. */
+/* Every call that interrupts waits returns. */
 ltl rests     { [] (working > 0 -> <> (working == 0)) }

@@ -6,7 +6,6 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -25,12 +24,7 @@ import (
 
 // The stress test counts: sender processes send numbers, a receiver process
 // takes them in every way there is, changing at random and under a rain of
-// signals, and none may be missing, come twice, or come in another order.
-//
-// The short form is part of go test. The long one:
-//
-//	go test -race -run TestStress -stress 200000 -timeout 1h
-var stressCount = flag.Int("stress", 3000, "messages that each sender of TestStress sends")
+// signals, and none may be missing, delivered twice, or out of order.
 
 const stressSenders = 4
 
@@ -56,7 +50,7 @@ func TestStress(t *testing.T) {
 			receiver, output := startReady(t, "stress-"+kind, id, count, seed)
 			stop := rain(append(processes, receiver))
 			defer stop()
-			// The receiver first: if it fails, the senders wait for room for ever.
+			// The receiver first: if it fails, the senders wait forever for space.
 			result, _ := io.ReadAll(output)
 			testkit.Wait(t, receiver)
 			if t.Failed() {
@@ -90,7 +84,7 @@ func startReady(t *testing.T, role string, args ...string) (*exec.Cmd, *bufio.Re
 	return cmd, output
 }
 
-// rain sends signals that every program gets, at a rate that no program gets.
+// rain sends signals that are usual, at a rate that is not.
 func rain(processes []*exec.Cmd) (stop func()) {
 	stopped, ended := make(chan struct{}), make(chan struct{})
 	go func() {
@@ -101,7 +95,7 @@ func rain(processes []*exec.Cmd) (stop func()) {
 			case <-stopped:
 				return
 			case <-time.After(200 * time.Microsecond):
-				// An error says that it has ended, which its Wait tells.
+				// An error means that it has ended, and Wait returns why.
 				_ = processes[n%len(processes)].Process.Signal(signals[n%len(signals)])
 				_ = processes[len(processes)-1].Process.Signal(signals[n%len(signals)])
 			}
@@ -227,11 +221,11 @@ func (c *consumer) got(m chanmq.Message[[]byte]) error {
 func (c *consumer) consume(count int) error {
 	s := chanmq.OfType(c.typ)
 	for c.next < count {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Duration(c.random.IntN(3000))*time.Microsecond)
+		ctx, cancel := c.context(time.Duration(c.random.IntN(3000)) * time.Microsecond)
 		some := 1 + c.random.IntN(40)
 		buffer := chanmq.WithBuffer(c.random.IntN(4) * c.random.IntN(4))
 		var err error
-		switch c.random.IntN(8) {
+		switch c.random.IntN(9) {
 		case 0: // direct, until ctx ends
 			for err == nil && some > 0 && c.next < count {
 				var m chanmq.Message[[]byte]
@@ -279,13 +273,33 @@ func (c *consumer) consume(count int) error {
 			<-drained
 		case 7: // a typed view
 			err = c.typed(ctx, s, some, buffer)
+		case 8: // drained by the end of ctx
+			err = c.read(c.q.Receiver(ctx, s, buffer, chanmq.WithDrain()), 1<<30)
 		}
 		cancel()
-		if err != nil && !errors.Is(err, context.DeadlineExceeded) {
+		if err != nil && !errors.Is(err, context.DeadlineExceeded) && !errors.Is(err, context.Canceled) {
 			return err
 		}
 	}
 	return nil
+}
+
+// context returns a ctx of any kind that ends after d.
+func (c *consumer) context(d time.Duration) (context.Context, context.CancelFunc) {
+	if c.random.IntN(2) == 0 {
+		return context.WithTimeout(context.Background(), d)
+	}
+	own, end := newOwnContext(context.Background())
+	timer := time.AfterFunc(d, end)
+	ctx, cancelDerived := own, context.CancelFunc(func() {})
+	if c.random.IntN(2) == 0 {
+		ctx, cancelDerived = context.WithCancel(own)
+	}
+	return ctx, func() {
+		timer.Stop()
+		end()
+		cancelDerived()
+	}
 }
 
 func (c *consumer) read(r *chanmq.Receiver[[]byte], n int) error {
@@ -299,9 +313,6 @@ func (c *consumer) read(r *chanmq.Receiver[[]byte], n int) error {
 	}
 	return r.Err()
 }
-
-// textOf is a codec for a view that keeps the text as a string.
-var textOf = codec.String()
 
 // typed receives through a typed view, which leaves the rest to the others.
 func (c *consumer) typed(ctx context.Context, s chanmq.Selector, some int, buffer chanmq.BufferOption) error {
@@ -317,6 +328,9 @@ func (c *consumer) typed(ctx context.Context, s chanmq.Selector, some int, buffe
 	}
 	return r.Err()
 }
+
+// textOf is a codec for a view that keeps the text as a string.
+var textOf = codec.String()
 
 // receiveShared has several consumers that compete for all messages, each on a
 // handle of its own that is closed and opened again, with whatever it holds.

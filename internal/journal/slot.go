@@ -1,0 +1,275 @@
+package journal
+
+import (
+	"fmt"
+	"math"
+	"sync/atomic"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// A LengthHint is what a codec knows of the length of its texts: it finds the length
+// of a message if the process dies before msgrcv has returned it. The zero value says
+// that nothing is known; then the length is inferred, and wrong if the text ends with
+// the byte that the slot was filled with, which is the one that has ended the
+// fewest messages of the journal.
+type LengthHint struct {
+	kind uint8
+	end  byte
+	size uint32
+}
+
+// The kinds of LengthHint, as the file has them.
+const (
+	hintNone = iota
+	hintEnd
+	hintFixed
+	hintKinds
+)
+
+// NeverEndsIn says that no text ends with the byte, as text in UTF-8 never does with
+// 0xFF. Lengths are then exact.
+func NeverEndsIn(b byte) LengthHint { return LengthHint{kind: hintEnd, end: b} }
+
+// FixedLength says that every text has n bytes. Lengths are then exact, unless
+// another sender breaks the rule.
+func FixedLength(n int) LengthHint {
+	if n < 0 || n > MaxRoom {
+		return LengthHint{}
+	}
+	return LengthHint{kind: hintFixed, size: uint32(n)}
+}
+
+// defaultFill is what slots are filled with at first.
+const defaultFill = 0xFF
+
+// infer returns the length of the text in a slot that was filled with the byte, and
+// whether it is not sure.
+func (h LengthHint) infer(room []byte, fill byte) (n int, inferred bool) {
+	n = len(room)
+	for n > 0 && room[n-1] == fill {
+		n--
+	}
+	switch {
+	case h.kind == hintEnd:
+		return n, false
+	case h.kind == hintFixed && n <= int(h.size) && int(h.size) <= len(room):
+		return int(h.size), false
+	}
+	return n, n < len(room)
+}
+
+// A Slot is a buffer for one message, in a journal. One that is empty belongs to one
+// goroutine at a time, which receives into it:
+//
+//	s.Arm(hint)
+//	n, err := kernel.Receive(msqid, s.Buffer(), msgtyp, flags)
+//	if err == nil {
+//		s.Took(n, seq)
+//	}
+//
+// One that holds a message belongs to whoever holds the message, until Free
+// acknowledges it. Slots of an [Adopted] journal hold a message that another process
+// took, and cannot be received into.
+type Slot struct {
+	buf      []byte // type and text, see sysv.Buffer
+	n        int    // bytes of text
+	seq      uint64
+	attempt  int
+	inferred bool
+
+	// Of a journal that this process receives into.
+	j        *Journal
+	class    int
+	ctl      []byte          // what is before the type
+	length   *atomic.Uint32  // the word of ctl with the length
+	attempts *atomic.Uint32  // the word of ctl with the attempts
+	mtype    *atomic.Uintptr // the type
+	hint     LengthHint      // as in ctl
+	fill     byte            // what the text is filled with, behind dirty
+	dirty    int             // bytes of text that are not filled
+	armed    bool            // ready to be received into
+	released bool            // guarded by j.mu
+
+	// Of one that it has adopted.
+	a      *Adopted
+	offset int64 // of the slot, in the file
+	freed  bool  // guarded by a.mu
+}
+
+// newSlot writes an empty slot. All of its pages are written to: then the kernel can
+// copy to them without a page fault.
+func newSlot(j *Journal, class int, mem []byte) *Slot {
+	s := &Slot{
+		j:        j,
+		class:    class,
+		ctl:      mem[:slotMtype:slotMtype],
+		buf:      mem[slotMtype:],
+		length:   sysv.Uint32(mem, slotLength),
+		attempts: sysv.Uint32(mem, slotAttempts),
+		mtype:    sysv.Long(mem, slotMtype),
+		fill:     defaultFill,
+		released: true,
+	}
+	clear(s.ctl)
+	s.mtype.Store(0)
+	fill(mem[slotHeader:], s.fill)
+	s.putHint()
+	return s
+}
+
+// forget makes any further use panic, instead of touching memory that is unmapped.
+func (s *Slot) forget() { *s = Slot{released: true} }
+
+func (s *Slot) putHint() {
+	native.PutUint32(s.ctl[slotFill:], uint32(s.fill)|uint32(s.hint.kind)<<8)
+	native.PutUint32(s.ctl[slotFixed:], s.hint.size)
+}
+
+// Buffer returns the slot as the buffer of msgrcv: type and text.
+func (s *Slot) Buffer() []byte { return s.buf }
+
+// Room returns the number of bytes of text that fit.
+func (s *Slot) Room() int { return len(s.buf) - sysv.HeaderSize }
+
+// Adopted reports whether another process took the message. Such a slot is not used
+// again.
+func (s *Slot) Adopted() bool { return s.a != nil }
+
+// Arm makes an empty slot ready to be received into: it fills what the last message
+// has overwritten. It must be called before each msgrcv, and does nothing if it was
+// called before and no message came. It panics if the slot holds a message.
+func (s *Slot) Arm(h LengthHint) {
+	if s.armed && s.hint == h {
+		return
+	}
+	if s.mtype.Load() != 0 {
+		panic("journal: Arm of a slot that holds a message")
+	}
+	// The type is 0, so that whatever is stored here does not count. The system call
+	// that follows is behind all of it.
+	b := h.end
+	if h.kind != hintEnd {
+		b = byte(s.j.fill.Load())
+	}
+	text := s.buf[sysv.HeaderSize:]
+	if b == s.fill {
+		fill(text[:s.dirty], b)
+	} else {
+		fill(text, b)
+	}
+	s.dirty = 0
+	if b != s.fill || h != s.hint {
+		s.fill, s.hint = b, h
+		s.putHint()
+	}
+	native.PutUint32(s.ctl[slotLength:], 0)
+	native.PutUint32(s.ctl[slotAttempts:], 0)
+	s.armed = true
+}
+
+// Took records what msgrcv returned, after it has succeeded. seq is the message's place
+// in the order in which the handle takes messages.
+func (s *Slot) Took(n int, seq uint64) {
+	s.n, s.seq, s.attempt, s.inferred = n, seq, 0, false
+	s.dirty, s.armed = n, false
+	native.PutUint64(s.ctl[slotSeq:], seq)
+	s.length.Store(uint32(n) + 1) // now seq counts
+	if s.hint.kind == hintNone && n > 0 {
+		s.j.ended(s.buf[sysv.HeaderSize+n-1])
+	}
+}
+
+// Held reports whether the slot holds a message.
+func (s *Slot) Held() bool {
+	if s.a != nil {
+		return !s.freed
+	}
+	return s.mtype.Load() != 0
+}
+
+// Type returns the message's type.
+func (s *Slot) Type() int { return sysv.Type(s.buf) }
+
+// Text returns the message's text. It is valid until Free.
+func (s *Slot) Text() []byte { return s.buf[sysv.HeaderSize:][:s.n:s.n] }
+
+// Seq returns the message's place in the order in which a handle took it, 0 if the
+// process died before it had one: then it is behind all that have.
+func (s *Slot) Seq() uint64 { return s.seq }
+
+// LengthInferred reports whether the text may be longer than Text: by some of the
+// bytes that the slot was filled with.
+func (s *Slot) LengthInferred() bool { return s.inferred }
+
+// Attempt returns how many times the message was delivered.
+func (s *Slot) Attempt() int { return s.attempt }
+
+// Deliver counts a delivery, just before the program gets the message. It returns the
+// number of deliveries, including this one, by whatever process.
+func (s *Slot) Deliver() int {
+	if s.attempt < math.MaxInt32 {
+		s.attempt++
+	}
+	if s.a != nil {
+		s.a.delivered(s)
+	} else {
+		s.attempts.Store(uint32(s.attempt))
+	}
+	return s.attempt
+}
+
+// Free acknowledges the message: it is never delivered again. A second call, before
+// the slot is armed again, does nothing. The slot is empty then; the last one of an
+// adopted journal to be freed removes the file.
+func (s *Slot) Free() {
+	if s.a != nil {
+		s.a.free(s)
+		return
+	}
+	s.mtype.Store(0)
+}
+
+// Release gives the slot back. A message that it holds stays in the file, to be adopted
+// after Close. The slot must not be used again; a second call does nothing until Slot
+// hands it out again. It does nothing to a slot of an adopted journal.
+func (s *Slot) Release() {
+	if s.j != nil {
+		s.j.release(s)
+	}
+}
+
+// Larger exchanges an empty slot for one with twice the room, for a message that did
+// not fit. If there is an error, the slot can still be used.
+func (s *Slot) Larger() (*Slot, error) {
+	if s.j == nil {
+		return nil, fmt.Errorf("journal: a slot of an adopted journal does not grow")
+	}
+	larger, err := s.j.Slot(2 * s.Room())
+	if err == nil {
+		s.Release()
+	}
+	return larger, err
+}
+
+// patterns are blocks of one byte each, to copy from.
+var patterns [256]atomic.Pointer[[1024]byte]
+
+// fill sets all of b.
+func fill(b []byte, c byte) {
+	if c == 0 {
+		clear(b)
+		return
+	}
+	pattern := patterns[c].Load()
+	if pattern == nil {
+		pattern = new([1024]byte)
+		for i := range pattern {
+			pattern[i] = c
+		}
+		patterns[c].Store(pattern)
+	}
+	for len(b) > 0 {
+		b = b[copy(b, pattern[:]):]
+	}
+}
