@@ -1,11 +1,12 @@
 /*
- * How a wait that is parked in a blocking msgrcv is interrupted: the protocol
- * of context.go between wait.park, wait.interrupt and room.wake, as a model for
- * Spin. docs/waiting.md states the claims in words; models/check checks them.
+ * How a wait that is parked in a blocking msgrcv is interrupted: the protocol of
+ * internal/wait/park.go between Waiter.park, parking.interrupt and Lot.wake, as a model
+ * for Spin. docs/waiting.md states the claims in words; models/check checks them.
  *
- * Two pumps wait on one queue. The ctx of the first may end; if the pump holds a
- * message at that time, it hands the message back, which wakes the second pump.
- * The handle may be closed. Another process sends messages.
+ * Two pumps wait on one queue. Their selectors differ, or they would line up (line.pml),
+ * and both select the messages that there are, as Any and OfType do. The ctx of the
+ * first may end; if the pump holds a message at that time, it hands the message back,
+ * which wakes the second pump. The handle may be closed. Another process sends messages.
  *
  * A critical section is one step here, since every access to the same variables
  * is under the same mutex. This makes the mutexes fair, as Go's are.
@@ -15,11 +16,11 @@
  *
  * Each of these removes a part of the protocol or of what the kernel guarantees,
  * and makes a check fail:
- *   NO_RECHECK   park does not check for a cause after it has published itself
+ *   NO_RECHECK   park does not look for a cause after it has published itself
  *   NO_REPEAT    interrupt sends one signal only
- *   NO_LOCK      interrupt does not hold w.mu from its check to its signal
+ *   NO_LOCK      interrupt does not hold parking.mu from its check to its signal
  *   NO_LEFT      interrupt checks inside, which may belong to a later call
- *   LATE_PARKED  park checks for a cause before it is in the parked set
+ *   LATE_PARKED  park looks for a cause before it is in Lot.parked
  *   LATE_CAUSE   Close wakes the waits first, and then sets closed
  *   EINTR_FIRST  the kernel prefers returning EINTR to returning a message
  *   ABANDON      a wait whose ctx ends leaves its thread behind in the call
@@ -34,17 +35,17 @@
 bool ctx;                           /* the ctx of pump 0 has ended */
 bool closed;                        /* the handle is closed */
 chan slot = [MESSAGES] of { byte }; /* messages that were handed back */
-bool waiting[2];                    /* the pump is in wait.run */
+bool waiting[2];                    /* the pump is in Waiter.Run */
 bool ended[2];                      /* the pump has ended */
 bool taken[2];                      /* the message was delivered to the program */
-byte working;                       /* calls of interrupt and wake in progress */
+byte working;                       /* calls of interrupt and Wake in progress */
 
-/* struct wait, and its entry in struct room */
+/* struct parking, and its Waiter's entry in Lot.parked */
 bool parked[2], inside[2];
-bool leaving[2];      /* interrupt waits until inside is false: w.left != nil */
+bool leaving[2];      /* interrupt waits until inside is false: left != nil */
 bool interrupting[2]; /* one at a time: others wait until it has left */
 
-/* The kernel. Thread w is the thread that wait w is locked to. */
+/* The kernel. Thread w is the thread that pump w is locked to. */
 chan queue = [MESSAGES] of { byte };
 bool entered[2];  /* between Enter and Leave; outside, the thread does other work */
 bool inCall[2];   /* in msgrcv */
@@ -68,7 +69,7 @@ inline signal(w) {
 #define stays(w) leaving[w]
 #endif
 
-/* wait.interrupt. It does not hold w.mu between two signals. */
+/* parking.interrupt. It does not hold parking.mu between two signals. */
 inline interrupt(w) {
 	atomic { !interrupting[w] -> interrupting[w] = true };
 	leaving[w] = inside[w];
@@ -88,7 +89,7 @@ inline interrupt(w) {
 #define ctxErr(w)   (w == 0 && ctx)
 #define opPending() (closed || len(slot) > 0)
 
-/* room.wake */
+/* Lot.Wake and Lot.WakeAll */
 inline wake(wake0, wake1) {
 	d_step {
 		wake0 = parked[0] && opPending();
@@ -109,7 +110,7 @@ inline wake(wake0, wake1) {
 #define MESSAGE 1
 #define END     2 /* the ctx has ended, or the handle is closed */
 
-/* receive.try */
+/* receive.Try */
 inline try(result, m) {
 	if
 	:: closed -> result = END
@@ -168,7 +169,7 @@ inline publishLate(w)  { skip }
 #define mayBlock(w) (!ctxErr(w) && !opPending())
 #endif
 
-/* wait.park. There is always a free place to park. */
+/* Waiter.park. There is always a space to park. */
 inline park(w, result, m) {
 	entered[w] = true; /* Thread.Enter */
 	publishEarly(w);
@@ -186,7 +187,7 @@ abandoned:
 	skip
 }
 
-/* The pump of a Receiver: wait.run in a loop. */
+/* The pump of a Receiver: Waiter.Run in a loop. */
 proctype pump(byte w) {
 	byte runs, result, m;
 	bool wake0, wake1;
@@ -199,7 +200,7 @@ proctype pump(byte w) {
 			waiting[w] = true;
 			result = (ctxErr(w) -> END : NOTHING)
 		};
-		do /* wait.sleep */
+		do /* Waiter.sleep */
 		:: result != NOTHING -> break
 		:: result == NOTHING ->
 			try(result, m);
@@ -229,8 +230,8 @@ proctype pump(byte w) {
 /* What follows may happen at any time or never: each process may wait any
  * time, also forever, before it acts. */
 
-/* The end of the ctx, and the call of context.AfterFunc that follows. */
-proctype canceller() {
+/* The end of the ctx, and the call of context.AfterFunc that follows (parking.watch). */
+proctype canceler() {
 	do
 	:: d_step { ctx = true; working++ }; break
 	:: !ctx
@@ -239,7 +240,7 @@ proctype canceller() {
 	working--
 }
 
-/* queue.close */
+/* queue.close, with Lot.Close */
 proctype closer() {
 	bool wake0, wake1;
 	do
@@ -288,14 +289,14 @@ init {
 	atomic {
 		run pump(0);
 		run pump(1);
-		run canceller();
+		run canceler();
 		run closer();
 		run sender()
 	}
 }
 
 /* A wait ends once its cause is set. */
-ltl cancelled { [] (ctx -> <> ended[0]) }
+ltl canceled { [] (ctx -> <> ended[0]) }
 ltl closes    { [] (closed -> <> (ended[0] && ended[1])) }
 /* A message that was handed back is taken while a pump is left to take it. */
 ltl handed    { [] (len(slot) > 0 -> <> (len(slot) == 0 || (ended[0] && ended[1]))) }

@@ -1,229 +1,256 @@
 /*
- * How waits that must not block are served: the protocol of poller.go between
- * the goroutine of a poller and the owners of the waits that it serves, as a
- * model for Spin. docs/waiting.md states the claims in words; models/check
- * checks them.
+ * How waits that must not block are served: the protocol of internal/wait/poller.go
+ * between the poller's goroutine and the Waiters that it serves, as a model for Spin.
+ * docs/waiting.md states the claims in words; models/check checks them.
  *
- * Two owners wait, for the same kind of message and therefore in one group, or
- * each in its own group. The ctx of the first may end, the handle may be closed,
- * and messages arrive: sent by another process, or handed back.
+ * Two Waiters receive. Both select the messages that there are, as Any and OfType do;
+ * with APART, each selects a type of its own. (Receives that select the same line up,
+ * so that the poller has one of them: line.pml.) The ctx of the first may end, the
+ * handle may be closed, and messages arrive: sent by another process, or handed back.
  *
- * A critical section under p.mu is one step. The goroutine has a timer only with
- * TIMER: kicks alone must be enough for what happens within the process (a ctx
- * that ends, Close, a message handed back).
+ * A critical section under p.mu is one step. The goroutine's sleep is over after a
+ * while TICKS times, and then only when the alarm rings: what happens within the
+ * process (a ctx that ends, Close, a message handed back) must not wait for a look.
+ * With TIMER it is over again and again. With SPACE, one wait is let go to park.
  *
- * Not in the model: time, the change detector, and the order of the groups.
+ * Not in the model: time, the change detector, sends, and which of several waits is
+ * tried first.
  *
  * Each of these removes a part of the protocol, and makes a check fail:
- *   NO_PENDING   add does not check for a cause after it has added the wait
- *   NO_ROOM      the kick channel has no buffer: a kick is lost unless the
- *                goroutine is waiting for it
- *   NO_CLAIM     remove takes out a wait while its operation is being tried
- *   NO_ABANDON   a claimed wait stays, although its owner wants it back
- *   LATE_FINISH  the goroutine finds no waits, and then sets running to false,
- *                in two steps
- *   LATE_CAUSE   Close and handBack kick first, and then set the cause
- *   GREEDY       a group is served as long as its tries succeed
+ *   NO_PENDING   add does not look whether the operation is pending
+ *   NO_CLAIM     remove and wake take out a wait whose operation is being tried
+ *   NO_ABANDON   remove leaves a claimed wait as it is
+ *   WAKE_SKIPS   wake leaves a claimed wait as it is
+ *   NO_RING      the alarm does not ring when the last wait has left
+ *   NO_MEMORY    a ring of the alarm is lost unless the goroutine sleeps
+ *   NO_RESUME    an operation is suspended behind every try, not only a failed one
+ *   LATE_FINISH  the goroutine finds no waits, and then sets running to nil, in two
+ *                steps
+ *   LATE_CAUSE   Close and handBack wake first, and then set the cause
+ *   GREEDY       a round goes on as long as there are waits, new ones too
  */
 
-/* Which group a wait is in: by default, two waits share one group. */
-#if defined(APART)
-#define group(w) w       /* two waits, each in a group of its own */
-#define GROUPS 2
-#elif defined(BUSY)
-#define group(w) (w / 2) /* a third wait, in a group of its own */
-#define GROUPS 2
+#ifdef BUSY
+#define APART
+#define TIMER
+#endif
+
+/* Which messages a Waiter selects: those of one type, SELECTED. */
+#ifdef APART
+#define SELECTED(w) w
+#define TYPES 2
 #else
-#define group(w) 0
-#define GROUPS 1
+#define SELECTED(w) 0
+#define TYPES 1
 #endif
 
 #ifndef RUNS
-#define RUNS 2 /* waits of each owner, one after the other */
+#define RUNS 2 /* waits of each Waiter, one after the other */
 #endif
 #ifndef MESSAGES
 #define MESSAGES 2 /* sent or handed back */
 #endif
+#ifndef TICKS
+#define TICKS 1
+#endif
 
 /* The result of an operation. */
-#define WAIT    0 /* errWait */
+#define WAIT    0 /* ErrWait */
 #define RETRY   1 /* errRetry */
 #define MESSAGE 2
 #define END     3 /* ErrClosed, or the ctx has ended */
 
 /* The process. */
-bool ctx;              /* the ctx of owner 0 has ended */
-bool closed;           /* the handle is closed */
-bool joined;           /* poller.join has returned */
-bool ended[3];
-bool owns[3];          /* the owner, not the poller, may use the operation */
-byte taken;            /* messages that an owner got */
-#ifdef BUSY
-bool place;
-#else
-bool place = true;     /* a place to park becomes free, once */
+bool ctx;          /* the ctx of Waiter 0 has ended */
+bool closed;       /* the handle is closed */
+bool joined;       /* poller.join has returned */
+bool ended[2];
+bool owns[2];      /* the Waiter, not the poller, may use the operation */
+bool suspended[2]; /* between Suspend and Resume */
+byte taken;        /* messages that a Waiter got */
+#ifdef SPACE
+bool space = true; /* a space to park becomes free, once */
 #endif
 
-/* Messages of each kind: in the kernel, and in the slot. */
+/* Messages of each type: in the kernel, and in the slot. */
 byte queue[2], slot[2];
 
 /* struct poller */
-bool kick;               /* the channel p.kick holds a value */
-#ifdef NO_ROOM
-bool selecting;          /* the goroutine is in its select */
+bool rung;        /* the alarm has rung */
+#ifdef NO_MEMORY
+bool sleeping;    /* the goroutine is in alarm.Sleep */
 #endif
-bool running;            /* the goroutine exists; it ends when this becomes false */
-bool known[2];           /* the group is part of the current round and was not dropped */
-chan waits[2] = [3] of { byte };
+byte ticks = TICKS;
+bool running;     /* there is a goroutine; it ends when this becomes false */
+bool waiting[2];  /* p.waiting has it */
+bool round[2];    /* the round under way has still to try it */
 
-/* struct wait */
-bool claimed[3], abandoned[3];
-chan answer[3] = [1] of { byte };
+/* struct polled */
+bool claimed[2], abandoned[2];
+chan answer[2] = [1] of { byte };
 
-#define ctxErr(w)    (w == 0 && ctx)
-#define opPending(w) (closed || slot[group(w)] > 0)
-#define none(g)      ((ended[0] || group(0) != g) && (ended[1] || group(1) != g) && (ended[2] || group(2) != g))
-#define allEnded     (ended[0] && ended[1] && ended[2])
+#define ctxErr(w)  (w == 0 && ctx)
+#define pending(w) (closed || slot[SELECTED(w)] > 0)
+#define none(k)    ((ended[0] || SELECTED(0) != k) && (ended[1] || SELECTED(1) != k))
+#define allEnded   (ended[0] && ended[1])
 
-/* poller.wake */
-#ifdef NO_ROOM
-inline wake() { kick = selecting }
+/* Alarm.Ring */
+inline ring() {
+#ifdef NO_MEMORY
+	rung = sleeping
 #else
-inline wake() { kick = true }
+	rung = true
 #endif
+}
 
-/* receive.try, by the goroutine */
+inline usable(w) { assert(!owns[w] && !suspended[w]) }
+
+/* receive.Try, by the goroutine: one step for each look */
 inline try(w, result) {
 	if
-	:: atomic { closed -> assert(!owns[w]); result = END }
-	:: atomic { !closed && slot[group(w)] > 0 -> assert(!owns[w]); slot[group(w)]--; result = MESSAGE }
-	:: !closed && slot[group(w)] == 0 ->
+	:: atomic { closed -> usable(w); result = END }
+	:: atomic { !closed && slot[SELECTED(w)] > 0 -> usable(w); slot[SELECTED(w)]--; result = MESSAGE }
+	:: !closed && slot[SELECTED(w)] == 0 ->
 		if
-		:: atomic { queue[group(w)] > 0 -> assert(!owns[w]); queue[group(w)]--; result = MESSAGE }
-		:: queue[group(w)] == 0
+		:: atomic { queue[SELECTED(w)] > 0 -> usable(w); queue[SELECTED(w)]--; result = MESSAGE }
+		:: queue[SELECTED(w)] == 0
 		fi
 	fi
 }
 
-/* receive.try, by the owner. Nothing depends on its single steps. */
+/* receive.Try, by its Waiter. Nothing depends on its single steps. */
 inline tryOwn(w, result) {
 	if
 	:: atomic { closed -> result = END }
-	:: atomic { !closed && slot[group(w)] > 0 -> slot[group(w)]--; result = MESSAGE }
-	:: atomic { !closed && slot[group(w)] == 0 && queue[group(w)] > 0 -> queue[group(w)]--; result = MESSAGE }
-	:: !closed && slot[group(w)] == 0 && queue[group(w)] == 0
+	:: atomic { !closed && slot[SELECTED(w)] > 0 -> slot[SELECTED(w)]--; result = MESSAGE }
+	:: atomic { !closed && slot[SELECTED(w)] == 0 && queue[SELECTED(w)] > 0 -> queue[SELECTED(w)]--; result = MESSAGE }
+	:: !closed && slot[SELECTED(w)] == 0 && queue[SELECTED(w)] == 0
 	fi
 }
 
 /* poller.drop */
-inline drop(g) {
+inline drop(w) {
+	waiting[w] = false;
+#ifndef NO_RING
 	if
-	:: empty(waits[g]) ->
-		known[g] = false;
+	:: !waiting[0] && !waiting[1] -> ring()
+	:: else
+	fi
+#endif
+}
+
+/* an answer, the only one of a wait */
+inline answers(w, result) {
+	assert(empty(answer[w]));
+	answer[w] ! result
+}
+
+/* poller.wake, for one of the waits. The caller has made it pending, or another one. */
+inline wakeOne(w) {
+	if
+	:: waiting[w] && pending(w) ->
+#ifndef NO_CLAIM
 		if
-		:: empty(waits[1 - g]) -> wake()
-		:: nempty(waits[1 - g])
+#ifdef WAKE_SKIPS
+		:: claimed[w]
+#else
+		:: claimed[w] -> abandoned[w] = true
+#endif
+		:: else -> drop(w); answers(w, RETRY)
 		fi
-	:: nempty(waits[g])
+#else
+		drop(w); answers(w, RETRY)
+#endif
+	:: else
 	fi
 }
 
-/* poller.serve, for the waits of group g */
-inline serveAll(g, todo, w, result) {
-	do
-	:: atomic { known[g] && len(waits[g]) > 0 && todo > 0 ->
-#ifndef GREEDY
-		todo--;
-#endif
-		waits[g] ? <w>;
+inline wake() { atomic { wakeOne(0); wakeOne(1) } }
+
+/* poller.claim and poller.serve, of w, which the round has still to try */
+inline serve(w, result) {
+	if
+	:: atomic { waiting[w] ->
+		round[w] = false;
 #ifndef NO_CLAIM
-		claimed[w] = true
+		claimed[w] = true;
 #endif
+		suspended[w] = false /* Resume */
 	   };
 		try(w, result);
-		if
-		:: result == WAIT -> todo = 0 /* the next one would fail too */
-		:: else
-		fi;
 		atomic {
-#ifndef NO_ABANDON
+			if
+#ifdef NO_RESUME
+			:: true -> suspended[w] = true
+#else
+			:: result == WAIT -> suspended[w] = true /* Suspend */
+			:: else
+#endif
+			fi;
 			if
 			:: result == WAIT && abandoned[w] -> result = RETRY
 			:: else
 			fi;
-#endif
 			claimed[w] = false;
-			abandoned[w] = false;
 			if
-			:: result != WAIT ->
-				waits[g] ?? eval(w);
-				drop(g);
-				assert(empty(answer[w])); /* one answer per wait */
-				answer[w] ! result
+			:: result != WAIT -> drop(w); answers(w, result)
 			:: else
 			fi;
-			w = 0;
+#ifdef GREEDY
+			round[0] = waiting[0];
+			round[1] = waiting[1];
+#endif
 			result = WAIT
 		}
-	:: atomic { !(known[g] && len(waits[g]) > 0 && todo > 0) -> known[g] = false; todo = 0 }; break
-	od
+	:: atomic { !waiting[w] -> round[w] = false }
+	fi
 }
 
-/* poller.promote, of a wait of group g */
-inline promote(g, w) {
-	place = false;
-	waits[g] ? w;
-	drop(g);
-	assert(empty(answer[w]));
-	answer[w] ! RETRY;
-	w = 0
-}
-
-/* poller.run */
+/* poller.run, of one goroutine after the other */
 proctype poller() {
-	byte todo, w, result;
+	byte result;
 
-	do
-	::
-#ifdef NO_ROOM
-		selecting = true;
+end:	do
+	:: running ->
+#ifdef NO_MEMORY
+		sleeping = true;
 #endif
-		if
-		:: atomic { kick -> kick = false
-#ifdef NO_ROOM
-			; selecting = false
-#endif
-		   }
+		if /* Alarm.Sleep */
+		:: atomic { rung -> rung = false }
 #ifdef TIMER
 		:: true
+#else
+		:: atomic { ticks > 0 -> ticks-- }
 #endif
 		fi;
+#ifdef NO_MEMORY
+		sleeping = false;
+#endif
 		if /* poller.finished */
 #ifdef LATE_FINISH
-		:: len(waits[0]) + len(waits[1]) == 0 -> running = false; break
+		:: !waiting[0] && !waiting[1] -> running = false; goto end
 #else
-		:: atomic { len(waits[0]) + len(waits[1]) == 0 -> running = false }; break
+		:: atomic { !waiting[0] && !waiting[1] -> running = false; goto end }
 #endif
-		:: atomic { len(waits[0]) + len(waits[1]) > 0 -> /* poller.round */
-			known[0] = len(waits[0]) > 0;
-			known[1] = len(waits[1]) > 0;
-			todo = len(waits[0])
-		   }
+		:: atomic { waiting[0] || waiting[1] -> round[0] = waiting[0]; round[1] = waiting[1] }
 		fi;
-		serveAll(0, todo, w, result);
-		todo = len(waits[1]);
-		serveAll(1, todo, w, result);
-		if
-		:: atomic { place && len(waits[0]) > 0 -> promote(0, w) }
-		:: atomic { place && len(waits[1]) > 0 -> promote(1, w) }
+		do /* poller.round */
+		:: round[0] -> serve(0, result)
+		:: round[1] -> serve(1, result)
+		:: !round[0] && !round[1] -> break
+		od;
+#ifdef SPACE
+		if /* poller.promote */
+		:: atomic { space && waiting[0] -> space = false; drop(0); answers(0, RETRY) }
+		:: atomic { space && waiting[1] -> space = false; drop(1); answers(1, RETRY) }
 		:: true
 		fi
+#endif
 	od
 }
 
-/* poller.add, and what the owner does with the answer: wait.sleep after park
- * has returned errCannotPark. */
-proctype owner(byte w) {
+/* Waiter.sleep, where park returns errCannotPark, and poller.wait */
+proctype waiter(byte w) {
 	byte runs, result;
 
 	owns[w] = true;
@@ -242,36 +269,35 @@ proctype owner(byte w) {
 			:: result != WAIT -> break
 			:: else
 			fi;
-			atomic { /* poller.add */
-				assert(empty(answer[w]));
+			atomic { /* Suspend, and poller.add */
+				suspended[w] = true;
+				owns[w] = false;
 				claimed[w] = false;
 				abandoned[w] = false;
-				owns[w] = false;
-				waits[group(w)] ! w;
 				if
-				:: !running -> running = true; run poller()
-				:: running
-				fi;
 #ifndef NO_PENDING
-				if
-				:: opPending(w) -> wake()
-				:: else
-				fi
+				:: pending(w) -> answers(w, RETRY)
 #endif
+				:: else ->
+					waiting[w] = true;
+					running = true /* a goroutine is started if there is none */
+				fi
 			};
 			if
 			:: atomic { answer[w] ? result -> owns[w] = true }
 			:: ctxErr(w) ->
 				atomic { /* poller.remove */
 					if
+#ifndef NO_CLAIM
+#ifdef NO_ABANDON
+					:: claimed[w]
+#else
 					:: claimed[w] -> abandoned[w] = true
+#endif
+#endif
 					:: else ->
 						if
-						:: waits[group(w)] ?? [eval(w)] ->
-							waits[group(w)] ?? eval(w);
-							drop(group(w));
-							result = RETRY;
-							owns[w] = true
+						:: waiting[w] -> drop(w); result = RETRY; owns[w] = true
 						:: else
 						fi
 					fi
@@ -281,10 +307,15 @@ proctype owner(byte w) {
 				:: else -> atomic { answer[w] ? result -> owns[w] = true }
 				fi
 			fi;
-			if
-			:: result == RETRY -> result = (ctxErr(w) -> END : WAIT)
-			:: else
-			fi
+			atomic { /* poller.answered */
+				if
+				:: result == RETRY ->
+					assert(suspended[w]);
+					suspended[w] = false; /* Resume */
+					result = (ctxErr(w) -> END : WAIT)
+				:: else -> assert(!suspended[w])
+				fi
+			}
 		od;
 		if
 		:: result == END -> break
@@ -298,17 +329,17 @@ proctype owner(byte w) {
 	ended[w] = true
 }
 
-/* What follows may happen at any time or never: each process may wait any
- * time, also forever, before it acts. */
+/* What follows may happen at any time or never: each process may wait any time, also
+ * forever, before it acts. */
 
-proctype canceller() {
+proctype canceler() {
 	do
 	:: ctx = true; break
 	:: !ctx
 	od
 }
 
-/* queue.close, with poller.join */
+/* queue.close, with Lot.Close */
 proctype closer() {
 	do
 #ifdef LATE_CAUSE
@@ -318,20 +349,21 @@ proctype closer() {
 #endif
 	:: !closed
 	od;
-	do
+	do /* poller.join */
 	:: !running -> break
-	:: running -> wake(); !running
+	:: running -> ring(); !running
 	od;
 	joined = true
 }
 
-/* msgsnd(2) of another process, and queue.handBack */
+/* queue.handBack, with Lot.Wake */
 #ifdef LATE_CAUSE
-#define handBack(g) wake(); slot[g]++
+#define handBack(k) wake(); slot[k]++
 #else
-#define handBack(g) slot[g]++; wake()
+#define handBack(k) slot[k]++; wake()
 #endif
 
+/* queue.handBack, and msgsnd(2) of another process. That is no matter without TIMER. */
 proctype messages() {
 	byte sent;
 	do
@@ -341,7 +373,7 @@ proctype messages() {
 #ifdef TIMER
 		:: queue[0]++; break
 #endif
-#if GROUPS == 2
+#if TYPES == 2
 		:: handBack(1); break
 #ifdef TIMER
 		:: queue[1]++; break
@@ -358,7 +390,7 @@ proctype messages() {
 }
 
 #ifdef BUSY
-/* An endless stream of messages for owners 0 and 1. */
+/* Messages without end for Waiter 0. */
 proctype flood() {
 	do
 	:: atomic { queue[0] == 0 -> queue[0]++ }
@@ -368,30 +400,28 @@ proctype flood() {
 
 init {
 	atomic {
-		run owner(0);
-		run owner(1);
+		run poller();
+		run waiter(0);
+		run waiter(1);
 		run messages();
 #ifdef BUSY
-		run owner(2);
 		run flood()
 #else
-		ended[2] = true;
-		run canceller();
+		run canceler();
 		run closer()
 #endif
 	}
 }
 
 /* A wait ends once its cause is set. */
-ltl cancelled { [] (ctx -> <> ended[0]) }
+ltl canceled  { [] (ctx -> <> ended[0]) }
 ltl closes    { [] (closed -> <> (allEnded && joined)) }
-/* A message that was handed back is taken while an owner is left to take it. */
+/* A message that was handed back is taken as long as anybody waits for it. */
 ltl handed    { [] (slot[0] > 0 -> <> (slot[0] == 0 || none(0))) &&
                 [] (slot[1] > 0 -> <> (slot[1] == 0 || none(1))) }
-/* The same for messages that are sent; with TIMER. */
+/* The same for messages that are sent; with TIMER. With BUSY, messages for one wait
+ * do not keep the other one from its own. */
 ltl sends     { [] (queue[0] > 0 -> <> (queue[0] == 0 || none(0))) &&
                 [] (queue[1] > 0 -> <> (queue[1] == 0 || none(1))) }
 /* The goroutine ends when no waits are left. */
 ltl rests     { [] (allEnded -> <> !running) }
-/* A group that always has messages does not starve another one; with BUSY. */
-ltl fair      { [] (slot[1] > 0 -> <> (slot[1] == 0 || none(1))) }

@@ -14,6 +14,13 @@ import (
 // selector, however many wait. And whoever hands a message back has one wait to
 // wake for each selector.
 //
+// Receives that may take the same messages, but whose keys differ, are in lines of
+// their own: what both of them take may be numbered in another order than the
+// kernel's. Each must be waiting, since there may be messages for it alone.
+//
+// models/line.pml is this protocol, with what becomes of messages that are handed
+// back, as a model that Spin checks.
+//
 // Sends do not line up: the kernel lets a small message pass a large one that has
 // no room.
 

@@ -54,6 +54,7 @@ func TestCauseAtEveryStep(t *testing.T) {
 		"on the way to the poller":              {polled, func(o *receive, cause func()) { o.onSuspend = onCall(1, cause) }},
 		"the poller's try, the slot was empty":  {polled, func(o *receive, cause func()) { o.onTry = onCall(3, cause) }},
 		"the poller's try, the queue was empty": {polled, func(o *receive, cause func()) { o.onTried = onCall(3, cause) }},
+		"sleep, when the poller has looked":     {polled, func(_ *receive, cause func()) { time.AfterFunc(61*time.Minute, cause) }},
 		"behind the poller's try":               {polled, func(o *receive, cause func()) { o.onSuspend = onCall(2, cause) }},
 	}
 	for causeName, c := range causes {

@@ -9,6 +9,9 @@
 //     has to end early (park.go); or, where that cannot be had, the poller that
 //     all waits of a handle share (poller.go).
 //
+// Receives that wait for the same thing line up, so that one of them waits and the
+// others wait for their turn (line.go).
+//
 // The package knows nothing of messages, codecs or channels. What it needs of a
 // queue is in [Config].
 package wait
@@ -189,8 +192,9 @@ func (w *Waiter) sleep(ctx context.Context) error {
 	}
 }
 
-// Release ends what Order, and what Run with its ctx, have arranged. Nobody else
-// uses the Waiter afterwards.
+// Release ends what Order, and what Run with its ctx, have arranged. A Wake that began
+// before may still interrupt the Waiter, which has no effect, or makes its next wait
+// try once more.
 func (w *Waiter) Release() {
 	w.parking.release()
 	if w.ordered {
