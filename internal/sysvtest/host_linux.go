@@ -1,6 +1,7 @@
 package sysvtest
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -83,10 +84,12 @@ func hostUser(t TB, uid, gid uint32) User {
 
 // onThread calls do on a thread that ends afterwards, so that a change of its user
 // does not outlive the call. It is not the first thread of the program, whose user
-// counts as that of the process.
+// counts as that of the process. A do that ends its goroutine, as FailNow of a test
+// does, is an error.
 func onThread(do func() error) error {
 	result := make(chan error, 1)
 	go func() {
+		defer close(result)
 		runtime.LockOSThread()
 		if syscall.Gettid() == os.Getpid() {
 			defer runtime.UnlockOSThread()
@@ -95,7 +98,11 @@ func onThread(do func() error) error {
 		}
 		result <- do() // without UnlockOSThread, the thread ends with the goroutine
 	}()
-	return <-result
+	err, returned := <-result
+	if !returned {
+		return errors.New("the goroutine ended in the call")
+	}
+	return err
 }
 
 // MayBecomeOthers returns nil if the process may become other users, and has all
