@@ -116,6 +116,7 @@ import (
 	"sync"
 
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/wait"
 )
 
@@ -205,7 +206,7 @@ func (q *Queue[T]) Receive(ctx context.Context, s Selector) (Message[T], error) 
 	if err := c.receive(ctx, s); err != nil {
 		return Message[T]{}, err
 	}
-	return c.decode()
+	return c.received()
 }
 
 // ReceiveInto is Receive into a Message of the caller's. It uses the storage of
@@ -218,7 +219,9 @@ func (q *Queue[T]) ReceiveInto(ctx context.Context, s Selector, m *Message[T]) e
 		return err
 	}
 	m.Type = c.op.msg.typ()
-	return c.decodeInto(&m.Value)
+	err := c.decodeInto(&m.Value)
+	_ = c.op.msg.ack()
+	return err
 }
 
 // TryReceive takes a message that s selects if there is one, and never waits,
@@ -239,13 +242,38 @@ func (q *Queue[T]) TryReceive(s Selector) (m Message[T], ok bool, err error) {
 	}
 	switch err {
 	case nil:
-		m, err := c.decode()
+		m, err := c.received()
 		return m, true, err
 	case wait.ErrWait:
 		return Message[T]{}, false, nil
 	default:
 		return Message[T]{}, false, q.core().opError("receive", err, 0)
 	}
+}
+
+// Take is [Queue.Receive] for a message that has to be acknowledged. What it took and the
+// program has not acknowledged when the process ends is delivered again, if the handle has
+// a journal. Errors are those of Receive. A message that does not decode is not delivered
+// again: it is in the [*DecodeError].
+//
+// Nothing limits how many deliveries of Take are not acknowledged; [Queue.Consumer] limits
+// it.
+func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
+	c := q.getReceive()
+	defer q.putReceive(c)
+	if err := c.receive(ctx, s); err != nil {
+		return Delivery[T]{}, err
+	}
+	attempt := c.op.msg.deliver() // before the codec, which may end the process
+	m, err := c.decode()
+	if err != nil {
+		_ = c.op.msg.ack() // it is in the error
+		return Delivery[T]{}, err
+	}
+	d := taken.Get().(*delivery)
+	d.core, d.credits = q.core(), nil
+	d.raw, c.op.msg = c.op.msg, d.raw
+	return newDelivery(d, m, attempt), nil
 }
 
 // Messages returns an iterator over the messages that s selects, each taken
@@ -317,12 +345,13 @@ func (q *Queue[T]) getReceive() *receiveCall[T] {
 		return c
 	}
 	c := &receiveCall[T]{q: q}
-	c.op.init(q.core(), &q.core().receiveSpin)
+	c.op.init(q.core(), &q.core().receiveSpin, q.codec.hint)
 	return c
 }
 
 func (q *Queue[T]) putReceive(c *receiveCall[T]) {
 	c.op.waiter.Release()
+	c.op.msg.release() // the pool may forget c
 	q.receives.Put(c)
 }
 
@@ -358,6 +387,13 @@ func (c *receiveCall[T]) receive(ctx context.Context, s Selector) error {
 		}
 	}
 	return core.callError(ctx, "receive", err, 0)
+}
+
+// received decodes the message, which is the caller's then.
+func (c *receiveCall[T]) received() (Message[T], error) {
+	m, err := c.decode()
+	_ = c.op.msg.ack() // at worst it comes again, as promised
+	return m, err
 }
 
 func (c *receiveCall[T]) decode() (Message[T], error) {
@@ -397,11 +433,19 @@ func (q *Queue[T]) decode(m *raw, v *T) error {
 type decoder[T any] struct {
 	Codec[T]
 	readOnly bool
+	hint     journal.LengthHint // what it knows of the length
 }
 
 func newDecoder[T any](c Codec[T]) decoder[T] {
-	_, readOnly := c.(codec.ReadOnlyDecoder)
-	return decoder[T]{c, readOnly}
+	d := decoder[T]{Codec: c}
+	_, d.readOnly = c.(codec.ReadOnlyDecoder)
+	switch c := c.(type) {
+	case codec.FixedSizer:
+		d.hint = journal.FixedLength(c.FixedSize())
+	case codec.Ender:
+		d.hint = journal.NeverEndsIn(c.NeverEndsIn())
+	}
+	return d
 }
 
 // texts are the copies that codecs decode from which are not known to leave the

@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/chanmq/chanmq/internal/inject"
-	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
 
@@ -120,6 +119,7 @@ func (q *queue) close(ctx context.Context) error {
 	}
 	close(q.closing)
 	q.joinSearch()
+	q.endAdoption()
 	q.endWatch()
 	q.lot.Close()
 
@@ -132,6 +132,9 @@ func (q *queue) close(ctx context.Context) error {
 	}
 	q.sendBack(&left)
 	err := left.or()
+	if j := q.at.Load().journal; j != nil {
+		err = errors.Join(err, j.Close())
+	}
 	if q.options.remove {
 		if rmErr := q.kernel.Remove(q.msqid()); rmErr != nil && !isRemoved(rmErr) {
 			err = errors.Join(err, q.opError("remove", rmErr, 0))
@@ -148,19 +151,22 @@ func (q *queue) sendSlot(ctx context.Context) {
 	defer o.waiter.Release()
 	var m raw
 	for q.slot.take(Any(), &m) {
-		o.msg = m.buf[:sysv.HeaderSize+m.n]
+		o.msg = m.wire()
 		if err := o.run(ctx); err != nil {
-			q.handBack(m)
+			_ = q.handBack(m) // the slot is open
 			return
 		}
+		_ = m.ack()
+		m.release()
 	}
 }
 
 // errRemoving is why nothing is sent back to a queue that goes with its handle.
 var errRemoving = cause([]error{ErrRemoved}, "the queue is removed with the handle (WithRemoveOnClose)")
 
-// sendBack empties the slot into the kernel queue. What does not fit goes to the
-// front of left, which holds what Senders left over.
+// sendBack empties the slot into the kernel queue. What does not fit stays in the journal.
+// Where there is none, or nobody will receive from the queue again, it goes to the front
+// of left, which holds what Senders left over.
 func (q *queue) sendBack(left *UndeliveredError) {
 	held := q.slot.close()
 	var err error
@@ -169,7 +175,9 @@ func (q *queue) sendBack(left *UndeliveredError) {
 	}
 	for len(held) > 0 && err == nil {
 		m := &held[0]
-		if err = q.kernel.Send(q.msqid(), m.buf[:sysv.HeaderSize+m.n]); err == nil {
+		if err = q.kernel.Send(q.msqid(), m.wire()); err == nil {
+			_ = m.ack() // Journal.Close, or the next process, deals with errors
+			m.release()
 			held = held[1:]
 		}
 	}
@@ -177,19 +185,22 @@ func (q *queue) sendBack(left *UndeliveredError) {
 		return
 	}
 	// All the rest stays, or a later message would get before an earlier one.
-	messages := make([]Message[[]byte], 0, len(held)+len(left.Messages))
-	for i := range held {
-		messages = append(messages, held[i].message())
-	}
-	left.Messages = append(messages, left.Messages...)
-	switch {
-	case err == sysv.EAGAIN:
-		left.Err = cause([]error{err}, "the queue is full: it holds %s", q.subject().fullness())
-	case err == errRemoving:
+	kept := held[0].saved != nil && err != errRemoving && !isRemoved(err)
+	if !kept {
+		messages := make([]Message[[]byte], 0, len(held)+len(left.Messages))
+		for i := range held {
+			messages = append(messages, held[i].message())
+		}
+		left.Messages = append(messages, left.Messages...)
 		left.Err = err
-	case isRemoved(err):
-		left.Err = ErrRemoved
-	default:
-		left.Err = q.subject().explain("receive", err, held[0].n)
+		if err != errRemoving {
+			left.Err = q.notTakenBack(err, held[0].n)
+		}
+	}
+	for i := range held {
+		if !kept {
+			_ = held[i].ack()
+		}
+		held[i].release()
 	}
 }

@@ -196,8 +196,11 @@ func (q *queue) lookUp(lost int) bool {
 	if err != nil || id == lost {
 		return false
 	}
+	if err := q.attach(id); err != nil {
+		q.away.why = err
+		return false
+	}
 	q.away.pause = 0
-	q.id.Store(int64(id))
 	return true
 }
 

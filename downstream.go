@@ -1,6 +1,9 @@
 package chanmq
 
-import "context"
+import (
+	"context"
+	"sync/atomic"
+)
 
 // A downstream reads a Receiver's C in the program's place, and passes the values on
 // one by one: see Merge. The value that it has read and not passed on is still the
@@ -15,6 +18,7 @@ type downstream struct {
 	// than what the Receiver takes next.
 	holder holder
 
+	passed  atomic.Uint64 // how many of the Receiver's values the program has
 	stopped chan struct{} // closed when it reads no more from C, and holds no value
 }
 

@@ -3,6 +3,7 @@ package chanmq
 import (
 	"context"
 
+	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -18,7 +19,8 @@ import (
 // removed or grants no permission to send, and when the message is larger than to
 // takes ([ErrTooLarge]). Such a message would come first again, so a program that
 // wants to go on receives it before it calls Forward again. Where the process is
-// killed, the one message in Forward's hands is lost.
+// killed, the one message in Forward's hands is lost, or, if from has a journal, comes
+// again: then it may be in to already.
 //
 // Messages arrive in to in the order in which they were taken: that of the kernel,
 // for each type that nobody else receives. Others receive what Forward does not
@@ -76,9 +78,10 @@ type forwarding struct {
 // run moves messages. It returns when there is a reason to end.
 func (f *forwarding) run(s Selector) error {
 	var in receive
-	in.init(f.from, new(wait.Spinner))
+	in.init(f.from, new(wait.Spinner), journal.LengthHint{})
 	in.selects(s)
 	in.holder = &holder{sel: s, ctx: f.ctx}
+	defer in.msg.release()
 	var out send
 	out.init(f.to, new(wait.Spinner))
 	defer out.waiter.Release()
@@ -94,11 +97,12 @@ func (f *forwarding) run(s Selector) error {
 		if err := in.run(f.taking); err != nil {
 			return f.failed(f.taking, f.from, "receive", err, 0)
 		}
-		out.msg = in.msg.buf[:sysv.HeaderSize+in.msg.n]
+		out.msg = in.msg.wire()
 		if err := out.run(f.running); err != nil {
 			in.handBack()
 			return f.failed(f.running, f.to, "send", err, out.size())
 		}
+		_ = in.msg.ack() // at worst it is forwarded again
 	}
 }
 

@@ -7,46 +7,12 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/chanmq/chanmq/internal/sysv"
 )
 
 // This file is what keeps the order of messages that were taken from the kernel
-// and that the program did not get: the raw message with its number, the slot that
-// such messages are handed back to, and the holders that a receive waits for
+// and that the program did not get: the slot that such messages are handed back to, in
+// the order of their numbers, and the holders that a receive waits for
 // before it takes anything newer.
-
-// smallMessage is the text that a new buffer has room for. A message that is
-// larger makes it grow; starting small keeps ten thousand receivers cheap.
-const smallMessage = 256
-
-// raw is one message as the kernel gave it, in a buffer that is used again.
-// Whoever holds the raw owns the message.
-type raw struct {
-	seq uint64 // its place in the order in which this handle took messages
-	buf []byte // as sysv.Buffer makes it; nil: none yet
-	n   int    // bytes of text
-}
-
-func (m *raw) typ() int64 { return int64(sysv.Type(m.buf)) }
-
-// text is valid until the buffer is used again.
-func (m *raw) text() []byte { return m.buf[sysv.HeaderSize:][:m.n] }
-
-// message copies it out of the buffer.
-func (m *raw) message() Message[[]byte] {
-	return Message[[]byte]{m.typ(), append([]byte{}, m.text()...)}
-}
-
-// grow makes room for a message that did not fit. The kernel does not say how
-// large it is, and msgmax may have changed since it was sent, so: twice as much.
-func (m *raw) grow() {
-	room := smallMessage
-	if m.buf != nil {
-		room = 2 * (len(m.buf) - sysv.HeaderSize)
-	}
-	m.buf = sysv.Buffer(room)
-}
 
 // slot is where messages are that were taken from the kernel and that the program
 // did not get: what a Receiver held when it ended. The next receive that selects
@@ -54,8 +20,9 @@ func (m *raw) grow() {
 // take them, and the slot is kept in that order, so that several Receivers may
 // hand back in any order of their own.
 type slot struct {
-	taken atomic.Uint64 // the number of messages taken so far
-	count atomic.Int64  // len(held), so that a receive can pass by an empty slot
+	taken   atomic.Uint64 // the number of the last message that was taken
+	adopted atomic.Uint64 // the number of the last one of a process that is dead
+	count   atomic.Int64  // len(held), so that a receive can pass by an empty slot
 
 	mu     sync.Mutex
 	held   []raw         // in the order of seq; guarded by mu
@@ -63,8 +30,15 @@ type slot struct {
 	closed bool          // emptied for the last time; guarded by mu
 }
 
-// number gives a message that was just taken its place in the order.
-func (s *slot) number(m *raw) { m.seq = s.taken.Add(1) }
+// firstTaken is behind the numbers of all messages that the handle has adopted: what
+// another process took and did not handle is older than what is still in the queue.
+const firstTaken = 1 << 48
+
+// number returns the place of a message that was just taken in the order.
+func (s *slot) number() uint64 { return firstTaken + s.taken.Add(1) }
+
+// numberAdopted is number for a message that another process had taken.
+func (s *slot) numberAdopted() uint64 { return s.adopted.Add(1) }
 
 // put gives a message to the slot, buffer and all. It reports false if the slot
 // takes no more.
@@ -100,6 +74,7 @@ func (s *slot) take(sel Selector, m *raw) bool {
 	if at < 0 {
 		return false
 	}
+	m.release()
 	*m = s.held[at]
 	// Most are found near the front, so those before it move.
 	copy(s.held[1:at+1], s.held[:at])

@@ -185,6 +185,7 @@ func (m *Merged[T]) pass(p mergedPart[T]) (held, recalled bool) {
 		for offered := false; !offered; {
 			select {
 			case m.c <- value:
+				p.r.passed(p.d)
 				offered = true
 			case <-ended:
 				m.ended(p.r) // now: the others must not wait for who reads C

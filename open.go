@@ -151,6 +151,9 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 	if err == nil {
 		id, err = q.findFirst()
 	}
+	if err == nil {
+		err = q.attach(id)
+	}
 	if err != nil {
 		if id >= 0 && op == "create" && (key == sysv.KeyPrivate || o.exclusive) {
 			// It is new, and nobody will ever open it: the caller gets no handle.
@@ -158,7 +161,6 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 		}
 		return nil, &OpError{Op: op, Key: key, ID: id, Err: err}
 	}
-	q.id.Store(int64(id))
 	if w := inject.Handles.Load(); w != nil {
 		w.Opened(q, int32(key), id)
 	}

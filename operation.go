@@ -1,6 +1,7 @@
 package chanmq
 
 import (
+	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -15,11 +16,14 @@ type receive struct {
 	sel           Selector
 	msgtyp, flags int     // sel, as the kernel is told of it
 	holder        *holder // of a Receiver; nil: a direct call
-	msg           raw     // the message, once the operation is done
+	hint          journal.LengthHint
+	room          int // of text, that a new buffer gets
+	msg           raw // the message, once the operation is done
 }
 
-func (o *receive) init(q *queue, spinner *wait.Spinner) {
-	o.q = q
+func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
+	q.adopt() // what others have left comes first
+	o.q, o.hint, o.room = q, hint, smallMessage
 	o.waiter.Init(q.lot, o, spinner)
 }
 
@@ -39,19 +43,20 @@ func (o *receive) Try() error {
 	case q.slot.take(o.sel, &o.msg):
 		return nil
 	}
-	if o.msg.buf == nil {
-		o.msg.grow()
-	}
 	for {
-		n, err := q.kernel.Receive(q.msqid(), o.msg.buf, o.msgtyp, o.flags)
+		id, err := o.ready()
+		if err != nil {
+			return err
+		}
+		n, err := q.kernel.Receive(id, o.msg.buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
-			o.took(n)
+			o.msg.took(n, q.slot.number())
 			return nil
 		case sysv.ENOMSG:
 			return wait.ErrWait
 		case sysv.E2BIG:
-			o.msg.grow()
+			o.room = 2 * o.msg.room()
 		default:
 			return o.failed(err)
 		}
@@ -60,16 +65,51 @@ func (o *receive) Try() error {
 
 func (o *receive) Block(t sysv.Thread) error {
 	for {
-		n, err := t.Receive(o.q.msqid(), o.msg.buf, o.msgtyp, o.flags)
+		id, err := o.ready()
+		if err != nil {
+			return err
+		}
+		n, err := t.Receive(id, o.msg.buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
-			o.took(n)
+			o.msg.took(n, o.q.slot.number())
 			return nil
 		case sysv.E2BIG:
-			o.msg.grow()
+			o.room = 2 * o.msg.room()
 		default:
 			return o.failed(err)
 		}
+	}
+}
+
+// ready makes o.msg a buffer to receive into, and returns the queue. The kernel does
+// not say how large a message is that did not fit, and msgmax may have changed since it
+// was sent: so the next buffer is twice as large.
+func (o *receive) ready() (msqid int, err error) {
+	for {
+		at := o.q.at.Load()
+		m := &o.msg
+		if m.buf == nil || m.room() < o.room || m.saved != nil && !m.saved.In(at.journal) {
+			err := m.grow(at.journal, o.room)
+			switch {
+			case err == nil:
+				if o.holder != nil {
+					// Its buffers are many, and most messages small. A direct call has a
+					// new one each time, in a journal.
+					o.room = smallMessage
+				}
+			case o.q.closed.Load():
+				return -1, ErrClosed
+			case o.q.at.Load() != at:
+				continue // that journal was closed
+			default:
+				return -1, err
+			}
+		}
+		if m.saved != nil {
+			m.saved.Arm(o.hint)
+		}
+		return at.id, nil
 	}
 }
 
@@ -80,11 +120,6 @@ func (o *receive) failed(err error) error {
 		o.q.noteRemoved()
 	}
 	return err
-}
-
-func (o *receive) took(n int) {
-	o.msg.n = n
-	o.q.slot.number(&o.msg)
 }
 
 func (o *receive) Pending() bool {
@@ -111,7 +146,7 @@ func (o *receive) Resume() {
 
 // handBack gives up the message.
 func (o *receive) handBack() {
-	o.q.handBack(o.msg)
+	_ = o.q.handBack(o.msg) // nobody is left to report to
 	o.msg = raw{}
 }
 

@@ -26,7 +26,10 @@ type options struct {
 	pollMin   time.Duration
 	pollMax   time.Duration
 	maxParked int
-	err       error // the first bad argument
+	journal   *string // the directory; nil: no journal
+	err       error   // the first bad argument
+
+	onJournalError func(error)
 }
 
 // Defaults of the options.
@@ -49,6 +52,8 @@ func newOptions(opts []Option) options {
 		pollMin:   defaultPollMin,
 		pollMax:   defaultPollMax,
 		maxParked: defaultMaxParked,
+
+		onJournalError: logJournalError,
 	}
 	for _, opt := range opts {
 		opt(&o)
@@ -114,6 +119,60 @@ func WithWait(ctx context.Context) Option {
 	}
 }
 
+// WithJournal makes messages outlive the process: the handle receives them into a file,
+// its journal, in the directory dir, and they stay there until they are acknowledged.
+// Whatever ends the process, SIGKILL too, what was not acknowledged is delivered again, to
+// a handle of the same queue with the same directory: at once if there is one in a living
+// process, or else to the next one, when it receives for the first time. It comes before
+// newer messages, in the order taken.
+//
+// What counts as acknowledged:
+//
+//   - a delivery of [Queue.Take] or a [Consumer]: when the program calls Ack;
+//   - a message of a [Receiver]: when the program has read it from C. What it has read
+//     from C's buffer and the Receiver has not noticed yet may come again: at most what
+//     the buffer has room for. Without a buffer, and through [Merge], it is the one
+//     message that the program has read a moment ago;
+//   - a message of a direct call: when the call returns it;
+//   - a message that [Forward] or [Queue.Close] has sent: when the kernel has it. What
+//     Close cannot send back, because the queue is full, stays in the journal.
+//
+// Each message is thus delivered at least once, and more than once only around the end of
+// a process. A message that the handle only keeps in its slot is not acknowledged.
+//
+// dir must be on a tmpfs, such as /dev/shm, and the user's alone (mode 0700); it is
+// created if it does not exist. "" is /dev/shm/chanmq-UID. The handle has a file of its own
+// there, of some 20 KiB at first, which grows with the number and the size of messages that
+// it holds at once; where there is no room for that, opening the queue, or the receive
+// that needs it, fails with an error matching syscall.ENOSPC, and the message stays in the
+// queue. The file is removed when the handle is closed and all is acknowledged. The
+// queue has to be readable for the process. On systems and emulators where it cannot work,
+// opening the queue fails with an error matching errors.ErrUnsupported.
+//
+// A handle takes over the journals of dead processes, of the same user, for the same queue:
+// the same msqid, key and creator in the same IPC namespace. It gets all that is in them,
+// so handles that share a directory should be able to receive all of it; use directories of
+// their own for processes which receive different types. What nobody will take over is
+// returned by [Orphans]. After [WithReopen] has found the queue re-created, what was
+// received from the one before is such a case when the process dies.
+//
+// docs/journal.md has the format of the file, and what is promised in detail.
+func WithJournal(dir string) Option { return func(o *options) { o.journal = &dir } }
+
+// WithJournalError sets what is done with errors of journals that concern no call: one of
+// a dead process that cannot be read is left where it is, and f is called with a
+// [*JournalError], once for each handle and file. f must not close the handle. Without this
+// option they are logged with package log/slog, at level Warn.
+func WithJournalError(f func(error)) Option {
+	return func(o *options) {
+		if f == nil {
+			o.refuse("WithJournalError: the function is nil")
+			return
+		}
+		o.onJournalError = f
+	}
+}
+
 // WithSpin sets how long a call that has to wait polls the queue before it lets
 // its thread sleep in the kernel. The default is 20 microseconds, about what
 // sleeping and waking costs; spinning that keeps failing becomes rare by itself.
@@ -154,83 +213,6 @@ func WithMaxParked(n int) Option {
 		}
 		o.maxParked = n
 	}
-}
-
-// A ReceiverOption changes how a [Receiver] works: [WithBuffer],
-// [WithDecodeError], [WithDrain].
-type ReceiverOption interface{ applyReceiver(*receiverOptions) }
-
-// A SenderOption changes how a [Sender] works: [WithBuffer].
-type SenderOption interface{ applySender(*senderOptions) }
-
-// A BufferOption is what [WithBuffer] returns, for receivers and senders.
-type BufferOption int
-
-type receiverOptions struct {
-	buffer        int
-	onDecodeError func(*DecodeError)
-	drain         bool
-}
-
-type senderOptions struct{ buffer int }
-
-// WithBuffer gives C room for n values. The default is 0: the kernel queue is
-// the buffer. What is in C is lost when the process ends without [Queue.Close] or
-// [Queue.Shutdown], and kept from other receivers of the queue meanwhile. A buffer
-// makes a stream of messages faster, since the pump and the program then switch less
-// often: where messages come one behind the other, a Receiver takes up to 64, as far
-// as C has room, before it delivers the first of them.
-func WithBuffer(n int) BufferOption { return BufferOption(n) }
-
-func (n BufferOption) applyReceiver(o *receiverOptions) { o.buffer = int(n) }
-func (n BufferOption) applySender(o *senderOptions)     { o.buffer = int(n) }
-
-type decodeErrorOption func(*DecodeError)
-
-func (f decodeErrorOption) applyReceiver(o *receiverOptions) { o.onDecodeError = f }
-
-// WithDecodeError makes a Receiver go on after a message that its codec cannot
-// decode: f is called with it, from the Receiver's own goroutine, and the
-// message is f's from then on. Without it such a message ends the Receiver. f
-// must not call Close or Drain of that Receiver, nor Close of the queue, since
-// they wait for it to return; it may cancel the ctx.
-func WithDecodeError(f func(*DecodeError)) ReceiverOption { return decodeErrorOption(f) }
-
-type drainOption struct{}
-
-func (drainOption) applyReceiver(o *receiverOptions) { o.drain = true }
-
-// WithDrain makes the end of a Receiver's ctx drain it, as [Receiver.Drain] does,
-// instead of handing back what it holds: it stops taking messages, delivers those
-// that it has taken, and closes C. For programs that range over C until it is
-// closed, and handle every message that was taken. While nobody reads C it does
-// not end; Close still hands back what it holds.
-func WithDrain() ReceiverOption { return drainOption{} }
-
-func newReceiverOptions(opts []ReceiverOption) (receiverOptions, error) {
-	var o receiverOptions
-	for _, opt := range opts {
-		opt.applyReceiver(&o)
-	}
-	return o, validateBuffer(&o.buffer)
-}
-
-func newSenderOptions(opts []SenderOption) (senderOptions, error) {
-	var o senderOptions
-	for _, opt := range opts {
-		opt.applySender(&o)
-	}
-	return o, validateBuffer(&o.buffer)
-}
-
-// validateBuffer makes a bad size 0, so that C exists to be closed.
-func validateBuffer(n *int) error {
-	if *n < 0 {
-		err := fmt.Errorf("WithBuffer(%d): the number is negative", *n)
-		*n = 0
-		return err
-	}
-	return nil
 }
 
 // ownerList is the text of WithOwner's ids in an error.

@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -17,13 +18,15 @@ type queue struct {
 	options options
 	key     Key
 	get     func() (int, error) // finds the queue; needs finding
-	id      atomic.Int64        // the msqid; changes when the queue is found again
+	at      atomic.Pointer[attachment]
 
 	slot    slot
 	holders holders
 	lot     *wait.Lot
 
 	receiveSpin, sendSpin wait.Spinner // of the direct calls
+
+	unacked atomic.Int64 // deliveries that are neither acknowledged nor handed back
 
 	removed atomic.Bool   // Remove was called on this handle
 	closed  atomic.Bool   // set by close, before closing is closed
@@ -33,8 +36,16 @@ type queue struct {
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 
-	removal removal
-	pumps   pumps
+	removal  removal
+	adoption adoption
+	pumps    pumps
+}
+
+// attachment is the kernel queue of a handle, and the journal for its messages. There is
+// another one when the queue is found again.
+type attachment struct {
+	id      int              // msqid
+	journal *journal.Journal // nil: there is none
 }
 
 func newQueue(key Key, o options, get func() (int, error)) *queue {
@@ -46,6 +57,7 @@ func newQueue(key Key, o options, get func() (int, error)) *queue {
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
 	}
+	q.at.Store(&attachment{id: -1})
 	q.removal.gone = make(chan struct{})
 	q.lot = wait.NewLot(wait.Config{
 		Spin:      o.spin,
@@ -75,7 +87,6 @@ type search struct{ done chan struct{} }
 // unopened is the core of the zero Queue: a handle that is closed.
 var unopened = sync.OnceValue(func() *queue {
 	q := newQueue(0, newOptions(nil), nil)
-	q.id.Store(-1)
 	q.closed.Store(true)
 	close(q.closing)
 	close(q.ended)
@@ -86,7 +97,7 @@ var unopened = sync.OnceValue(func() *queue {
 // errUnopened is ErrClosed for the zero Queue.
 var errUnopened = cause([]error{ErrClosed}, "the Queue is the zero value: Open, Create, Private and Attach return one that can be used")
 
-func (q *queue) msqid() int { return int(q.id.Load()) }
+func (q *queue) msqid() int { return q.at.Load().id }
 
 func (q *queue) subject() subject { return subject{q.kernel, q.key, q.msqid()} }
 
@@ -122,23 +133,48 @@ func (q *queue) find() (int, error) {
 	return id, nil
 }
 
-// handBack gives a message to the slot, and wakes those who wait for such a one.
-// A handle that is closed gives it back to the kernel.
-func (q *queue) handBack(m raw) {
+// handBack gives a message to the slot, and wakes those who wait for such a one. A
+// handle that is closed gives it back to the kernel. What that does not take stays in the
+// journal, or is in the error if there is none.
+func (q *queue) handBack(m raw) error {
 	if q.slot.put(m) {
 		q.lot.Wake(m.typ())
-		return
+		return nil
 	}
-	// Close has collected everything that was held when it was called. This one
-	// was a direct call's, and nobody is left to report to.
-	_ = q.kernel.Send(q.msqid(), m.buf[:sysv.HeaderSize+m.n])
+	err := q.kernel.Send(q.msqid(), m.wire())
+	switch {
+	case err == nil:
+		err = m.ack()
+	case m.saved == nil:
+		return &UndeliveredError{
+			Messages: []Message[[]byte]{m.message()},
+			Err:      q.notTakenBack(err, m.n),
+			Key:      q.key,
+			ID:       q.msqid(),
+		}
+	default:
+		err = nil
+	}
+	m.release()
+	return err
+}
+
+// notTakenBack returns why the kernel did not take a message back.
+func (q *queue) notTakenBack(err error, size int) error {
+	switch {
+	case err == sysv.EAGAIN:
+		return cause([]error{err}, "the queue is full: it holds %s", q.subject().fullness())
+	case isRemoved(err):
+		return ErrRemoved
+	}
+	return q.subject().explain("receive", err, size)
 }
 
 // peek copies the message at a position of the kernel queue into m (MSG_COPY). It
 // reports false behind the last one.
 func (q *queue) peek(position int, m *raw) (ok bool, err error) {
 	if m.buf == nil {
-		m.grow()
+		_ = m.grow(nil, smallMessage)
 	}
 	for {
 		m.n, err = q.kernel.Receive(q.msqid(), m.buf, position, sysv.Copy)
@@ -148,7 +184,7 @@ func (q *queue) peek(position int, m *raw) (ok bool, err error) {
 		case sysv.ENOMSG:
 			return false, nil
 		case sysv.E2BIG:
-			m.grow()
+			_ = m.grow(nil, 2*m.room())
 		case sysv.EINVAL:
 			return false, q.peekRefused(m, err)
 		case sysv.ENOSYS:
@@ -163,7 +199,7 @@ func (q *queue) peek(position int, m *raw) (ok bool, err error) {
 // since the message was sent, or the queue is gone.
 func (q *queue) peekRefused(m *raw, err error) error {
 	limits, limitsErr := q.kernel.Limits()
-	if limitsErr != nil || len(m.buf)-sysv.HeaderSize <= limits.MaxMessage {
+	if limitsErr != nil || m.room() <= limits.MaxMessage {
 		return err
 	}
 	if _, statErr := q.kernel.Stat(q.msqid()); statErr != nil {

@@ -7,7 +7,6 @@ import (
 	"sync/atomic"
 
 	"github.com/chanmq/chanmq/internal/sysv"
-	"github.com/chanmq/chanmq/internal/wait"
 )
 
 // A Receiver moves the messages that a [Selector] selects from the queue into
@@ -27,23 +26,18 @@ import (
 // [Queue.Shutdown] send that back to the kernel queue. A process that ends without
 // either loses it, also if all its Receivers were cancelled before.
 type Receiver[T any] struct {
-	pump
+	intake
 	q             *Queue[T]
 	c             chan Message[T] // sent to and closed by the pump alone
 	onDecodeError func(*DecodeError)
-	drains        bool // WithDrain
 
-	// taking ends with running, and when the Receiver is to take no more.
-	taking     context.Context
-	stopTaking context.CancelFunc
+	// Of the goroutine, until done is closed; then guarded by collecting. With a journal,
+	// ring is written with collecting, for acknowledge.
+	held []Message[T] // taken and not sent to c yet; the last one may not be decoded yet
+	ring []kept[T]    // of the last cap(c)+2 messages, held ones included; see slot
 
-	// Of the goroutine, until done is closed; then guarded by collecting.
-	from   receive
-	holder holder
-	stream stream
-	held   []Message[T] // taken and not sent to c yet; the last one may not be decoded yet
-	ring   []kept[T]    // of the last cap(c)+2 messages, held ones included; see slot
-	sent   uint64       // how many values were sent to c; written with collecting
+	sent  atomic.Uint64 // how many values were sent to c; written with collecting
+	acked uint64        // how many of them are known to be read, with a journal; guarded by collecting
 
 	downstream atomic.Pointer[downstream] // who reads c in the program's place; nil: nobody yet
 
@@ -74,21 +68,10 @@ func (q *Queue[T]) Receiver(ctx context.Context, s Selector, opts ...ReceiverOpt
 		q:             q,
 		c:             make(chan Message[T], o.buffer),
 		onDecodeError: o.onDecodeError,
-		drains:        o.drain,
 		ring:          make([]kept[T], o.buffer+2), // held, in c's buffer, and read by the downstream
 	}
 	core := q.core()
-	running := ctx
-	if o.drain {
-		running = context.WithoutCancel(ctx)
-	}
-	r.pump.init(core, "receive", ctx, running)
-	r.holder = holder{sel: s, ctx: running}
-	if o.drain {
-		r.taking, r.stopTaking = context.WithCancel(ctx)
-	} else {
-		r.taking, r.stopTaking = context.WithCancel(r.running)
-	}
+	r.intake.init(core, ctx, s, o.drain)
 	if err == nil && !core.pumps.add(r) {
 		err = ErrClosed
 	}
@@ -96,10 +79,12 @@ func (q *Queue[T]) Receiver(ctx context.Context, s Selector, opts ...ReceiverOpt
 		r.finish(err)
 		return r
 	}
-	r.from.init(core, new(wait.Spinner))
-	r.from.selects(s)
-	r.from.holder = &r.holder
-	go r.run()
+	r.start(q.codec.hint)
+	go func() {
+		err := errCodecExit
+		defer func() { r.finish(err) }()
+		err = r.run(r)
+	}()
 	return r
 }
 
@@ -124,18 +109,7 @@ func (r *Receiver[T]) Err() error { return r.pump.Err() }
 // that matches ctx.Err(), and the Receiver goes on draining; so call it from
 // another goroutine than C's reader, or with a ctx that ends. After the Receiver's
 // end, and after Close, it returns nil at once.
-func (r *Receiver[T]) Drain(ctx context.Context) error {
-	r.drain()
-	if r.hasEnded() {
-		return nil
-	}
-	select {
-	case <-r.done:
-		return nil
-	case <-ctx.Done():
-		return r.core.opError("drain", ctxError(ctx), 0)
-	}
-}
+func (r *Receiver[T]) Drain(ctx context.Context) error { return r.awaitDrained(ctx) }
 
 // Close makes the Receiver stop, waits for its end, and hands back to the handle
 // what it had taken and the program has not read, the values in C's buffer too.
@@ -155,128 +129,43 @@ func (r *Receiver[T]) Close() error {
 	return nil
 }
 
-func (r *Receiver[T]) receives() bool { return true }
-
-func (r *Receiver[T]) drain() { r.stopTaking() }
-
-func (r *Receiver[T]) stop(reason stopReason) {
-	r.pump.stop(reason)
-	r.stopTaking()
-}
-
-// run is the goroutine.
-func (r *Receiver[T]) run() {
-	err := errCodecExit
-	defer func() { r.finish(err) }()
-	err = r.receiveAll()
-}
-
-// receiveAll is the way of a message from the kernel to the channel. It returns
-// when there is a reason to end.
-func (r *Receiver[T]) receiveAll() error {
-	core := r.core
-	defer core.holders.unregister(&r.holder)
-	defer r.handBackHeld()
-	if err := r.begin(); err != nil {
-		return err
-	}
-	r.from.waiter.Order()
-	defer r.from.waiter.Release()
-	for {
-		undecoded, err := r.take()
-		if _, ended := err.(*canceled); ended && r.running.Err() == nil && r.ctx.Err() == nil {
-			return nil // drained
-		}
-		if stopped := r.deliver(); stopped != nil {
-			r.handBackHeld()
-			err = stopped
-		}
-		switch {
-		case undecoded == nil:
-		case r.onDecodeError == nil:
-			return undecoded
-		default:
-			// The message is the function's, which may receive from this
-			// handle: this Receiver holds nothing meanwhile.
-			core.holders.unregister(&r.holder)
-			r.onDecodeError(undecoded)
-			if beginErr := r.begin(); err == nil {
-				err = beginErr
-			}
-		}
-		if err != nil {
-			return err
-		}
-	}
-}
-
-// begin lets what older Receivers still hold come first, and registers this one.
-func (r *Receiver[T]) begin() error {
-	if !r.core.holders.await(r.taking, r.core.closing, r.holder.sel) {
-		return &canceled{}
-	}
-	r.core.holders.register(&r.holder)
-	return nil
-}
-
-// maxBatch is how many messages a pump takes before it delivers the first, if
-// that many come at once and C has room for them. Each delivery to a program that
-// waits wakes a thread, which costs more than taking a message.
-const maxBatch = 64
-
-// take waits for a message and holds it, and with it those that follow at once.
-// It ends early at a message that does not decode.
-func (r *Receiver[T]) take() (undecoded *DecodeError, err error) {
-	if err := r.from.run(r.taking); err != nil {
-		return nil, err
-	}
-	// With what is in C these make at most cap(c)+1.
-	most := min(maxBatch, 1+cap(r.c)-len(r.c))
-	for {
-		if undecoded := r.hold(); undecoded != nil {
-			return undecoded, nil
-		}
-		if len(r.held) == most || r.taking.Err() != nil || !r.another() {
-			return nil, nil // run will find the reason again
-		}
-	}
-}
-
-// another takes one more message if there is one. If messages have lately come
-// one behind the other, it tries for about the time that a program needs to send
-// one: a pump is faster than that, and would deliver each by itself.
-func (r *Receiver[T]) another() bool {
-	tries := 0
-	if !r.from.waiter.Waited || len(r.held) > 1 {
-		tries = 1 // there were some
-	}
-	if r.stream.expected(len(r.held)) {
-		tries = triesPerFollower
-	}
-	for range tries {
-		if r.from.waiter.TryMore() == nil {
-			r.stream.came()
-			return true
-		}
-	}
-	return false
-}
+// room: with what is in C these make at most cap(c)+1.
+func (r *Receiver[T]) room() (int, error) { return min(maxBatch, 1+cap(r.c)-len(r.c)), nil }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
-func (r *Receiver[T]) hold() *DecodeError {
-	k := r.slot(r.sent + uint64(len(r.held)))
-	k.raw, r.from.msg = r.from.msg, k.raw
+func (r *Receiver[T]) hold() *aside {
+	k := r.slot(r.sent.Load() + uint64(len(r.held)))
+	r.keep(k)
 	r.held = append(r.held, Message[T]{Type: k.raw.typ()})
 	last := len(r.held) - 1
 	r.holder.inCodec.Store(true)
 	err := r.q.decode(&k.raw, &r.held[last].Value)
 	r.holder.inCodec.Store(false)
-	if err != nil {
-		r.held = r.held[:last]
-		return err.(*DecodeError)
+	if err == nil {
+		return nil
 	}
-	return nil
+	r.held = r.held[:last]
+	if r.onDecodeError == nil {
+		return &aside{err: err} // which has the message: finish acknowledges it
+	}
+	return &aside{do: func() {
+		r.onDecodeError(err.(*DecodeError))
+		_ = k.raw.ack() // at worst it comes again
+	}}
 }
+
+// keep puts the message that was taken into the ring, in place of one that was read,
+// whose buffer is used for the next one.
+func (r *Receiver[T]) keep(k *kept[T]) {
+	if r.journals() {
+		r.collecting.Lock()
+		defer r.collecting.Unlock()
+		_ = k.raw.ack()
+	}
+	k.raw, r.from.msg = r.from.msg, k.raw
+}
+
+func (r *Receiver[T]) journals() bool { return r.core.options.journal != nil }
 
 // slot is what is kept of the value with the number.
 func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint64(len(r.ring))] }
@@ -296,7 +185,7 @@ func (r *Receiver[T]) deliver() error {
 			return &canceled{}
 		}
 		if cap(r.c) > 0 {
-			r.slot(r.sent).value = m.Value
+			r.slot(r.sent.Load()).value = m.Value
 		}
 		select {
 		case r.c <- m:
@@ -306,8 +195,9 @@ func (r *Receiver[T]) deliver() error {
 			}
 		}
 		delivered++
-		r.sent++
+		r.sent.Add(1)
 		r.from.waiter.NeedYield = true
+		r.acknowledge()
 	}
 	if r.from.waiter.NeedYield && r.from.waiter.Waited {
 		// Messages come one by one: the program can have this one now, or
@@ -335,15 +225,52 @@ func (r *Receiver[T]) awaitReader(m Message[T]) error {
 // the codec did not return.
 func (r *Receiver[T]) handBackHeld() {
 	for i := range r.held {
-		r.handBack(r.slot(r.sent + uint64(i)))
+		r.handBack(r.slot(r.sent.Load() + uint64(i)))
 	}
 	clear(r.held)
 	r.held = r.held[:0]
 }
 
 func (r *Receiver[T]) handBack(k *kept[T]) {
-	r.core.handBack(k.raw)
+	_ = r.core.handBack(k.raw) // the slot is open, see queue.close
 	*k = kept[T]{}
+}
+
+// acknowledge frees, in the journal, the messages that the program has read. It needs
+// collecting.
+func (r *Receiver[T]) acknowledge() {
+	if !r.journals() {
+		return
+	}
+	read := r.sent.Load() - uint64(len(r.c))
+	if d := r.downstream.Load(); d != nil && !d.hasStopped() {
+		read = min(read, d.passed.Load())
+	}
+	for ; r.acked < read; r.acked++ {
+		_ = r.slot(r.acked).raw.ack() // at worst it comes again
+	}
+}
+
+// passed is called by a downstream when the program has the value that it had read.
+func (r *Receiver[T]) passed(d *downstream) {
+	d.passed.Add(1)
+	// The pump, if it has the lock, will look itself.
+	if r.journals() && r.collecting.TryLock() {
+		r.acknowledge()
+		r.collecting.Unlock()
+	}
+}
+
+// releaseBuffers gives the buffers back to the journal when all is read or handed back.
+// It needs collecting.
+func (r *Receiver[T]) releaseBuffers() {
+	if !r.journals() {
+		return
+	}
+	for i := range r.ring {
+		_ = r.ring[i].raw.ack()
+		r.ring[i].raw.release()
+	}
 }
 
 // finish publishes why the Receiver has ended, and closes C, once.
@@ -365,13 +292,21 @@ func (r *Receiver[T]) drained() bool {
 	}
 	defer r.collecting.Unlock()
 	d := r.downstream.Load()
-	return len(r.c) == 0 && (d == nil || d.hasStopped())
+	if len(r.c) > 0 || d != nil && !d.hasStopped() {
+		return false
+	}
+	r.releaseBuffers()
+	return true
 }
 
 // attach gives the Receiver a downstream, which it can have one of. It returns
 // noDownstream if the Receiver has been closed.
 func (r *Receiver[T]) attach() (d *downstream, ok bool) {
 	d = newDownstream(&r.holder)
+	// What the program has read before. A send under way may be missed, so that one
+	// message is acknowledged later than it could be.
+	sent := r.sent.Load()
+	d.passed.Store(sent - min(sent, uint64(len(r.c))))
 	if r.downstream.CompareAndSwap(nil, d) {
 		r.core.holders.register(&d.holder)
 		return d, true
@@ -387,7 +322,7 @@ func (r *Receiver[T]) recall(held bool) {
 	defer r.collecting.Unlock()
 	r.recalled = true
 	if held {
-		r.handBack(r.slot(r.sent - uint64(len(r.c)) - 1))
+		r.handBack(r.slot(r.sent.Load() - uint64(len(r.c)) - 1))
 	}
 	r.handBackUnread()
 }
@@ -402,6 +337,7 @@ func (r *Receiver[T]) collect(*UndeliveredError) {
 	r.collecting.Lock()
 	defer r.collecting.Unlock()
 	r.handBackUnread()
+	r.releaseBuffers()
 	r.core.pumps.remove(r)
 }
 
@@ -419,7 +355,8 @@ func (r *Receiver[T]) handBackUnread() {
 				return
 			}
 			after := uint64(len(r.c))
-			r.handBack(r.slot(r.identify(m, r.sent-before, r.sent-after)))
+			sent := r.sent.Load()
+			r.handBack(r.slot(r.identify(m, sent-before, sent-after)))
 		default:
 			return
 		}

@@ -138,6 +138,9 @@ func (q *queue) set(a Attr) error {
 	if limits, limitsErr := q.kernel.Limits(); err == sysv.EPERM && limitsErr == nil && a.MaxBytes > limits.MaxBytes {
 		return cause([]error{err}, "MaxBytes %d is over msgmnb, %d (sysctl kernel.msgmnb), which takes CAP_SYS_RESOURCE", a.MaxBytes, limits.MaxBytes)
 	}
+	if err == nil {
+		q.noteChanged()
+	}
 	return err
 }
 

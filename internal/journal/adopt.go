@@ -16,8 +16,9 @@ import (
 )
 
 // Adopted is the journal of a dead process, which this process has locked. Its
-// messages are the slots: each is freed when it is acknowledged, and the file is
-// removed with the last.
+// messages are the slots. Each is freed when it is acknowledged, or released to be left
+// to the next process that adopts the journal. With the last of them this process lets go
+// of the file, and removes it if all were freed.
 type Adopted struct {
 	Queue Identity
 	Slots []*Slot // in the order in which they were taken; at least one
@@ -30,29 +31,51 @@ type Adopted struct {
 	dir     *directory
 	name    string
 
-	mu      sync.Mutex
-	lock    int // the descriptor that has the lock; guarded by mu
-	fd      int // to write to; guarded by mu
-	unfreed int // guarded by mu
-	closed  bool
-	errs    []error
+	mu        sync.Mutex
+	lock      int // the descriptor that has the lock; guarded by mu
+	fd        int // to write to; guarded by mu
+	unfreed   int // slots that were not freed; guarded by mu
+	undecided int // slots that were neither freed nor released; guarded by mu
+	closed    bool
+	errs      []error
 }
 
 // Path returns the name of the file.
 func (a *Adopted) Path() string { return a.dir.join(a.name) }
 
 // free acknowledges a message.
-func (a *Adopted) free(s *Slot) {
+func (a *Adopted) free(s *Slot) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if s.freed || a.closed {
-		return // or too late: another process may have it
+	if s.freed {
+		return nil
+	}
+	if s.released || a.closed {
+		return fmt.Errorf("journal %s: %w", a.Path(), fs.ErrClosed) // another process may have it
 	}
 	s.freed = true
 	var empty [sysv.HeaderSize]byte
-	a.write(s.offset+int64(slotMtype), empty[:])
+	err := a.write(s.offset+int64(slotMtype), empty[:])
 	step("freed")
-	if a.unfreed--; a.unfreed == 0 {
+	a.unfreed--
+	a.decide()
+	return err
+}
+
+// release leaves a message to the next process.
+func (a *Adopted) release(s *Slot) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if s.freed || s.released || a.closed {
+		return
+	}
+	s.released = true
+	a.decide()
+}
+
+// decide lets go of the file when there is nothing left to decide. It needs mu.
+func (a *Adopted) decide() {
+	if a.undecided--; a.undecided == 0 {
 		a.finish()
 	}
 }
@@ -66,16 +89,19 @@ func (a *Adopted) delivered(s *Slot) {
 	}
 	var b [4]byte
 	native.PutUint32(b[:], uint32(s.attempt))
-	a.write(s.offset+slotAttempts, b[:])
+	_ = a.write(s.offset+slotAttempts, b[:]) // Close returns it
 }
 
 // write needs mu. The file is not mapped: if somebody truncates it, that is an error
 // and not a SIGBUS. A word is never half written: the kernel copies it before it looks
 // at signals (generic_perform_write).
-func (a *Adopted) write(offset int64, b []byte) {
-	if err := sysv.WriteAt(a.fd, b, offset); err != nil {
-		a.errs = append(a.errs, &fs.PathError{Op: "write journal", Path: a.Path(), Err: err})
+func (a *Adopted) write(offset int64, b []byte) error {
+	err := sysv.WriteAt(a.fd, b, offset)
+	if err != nil {
+		err = &fs.PathError{Op: "write journal", Path: a.Path(), Err: err}
+		a.errs = append(a.errs, err)
 	}
+	return err
 }
 
 // finish lets go of the file. It needs mu.
@@ -183,7 +209,7 @@ func Orphans(dir string, k sysv.Kernel) ([]*Adopted, error) {
 		return nil, err
 	}
 	defer d.release()
-	namespace, err := here()
+	namespace, err := here(k)
 	if err != nil {
 		return nil, err
 	}
@@ -333,7 +359,7 @@ func (d *directory) adopt(name string, wanted func(Identity) bool) (a *Adopted, 
 		_ = sysv.CloseFile(fd) // nothing was written to it
 		return nil, false, d.unreadable(name, "somebody replaced it")
 	}
-	a = &Adopted{Queue: h.queue, Slots: slots, created: h.created, dir: d, name: name, lock: lock, fd: fd, unfreed: len(slots)}
+	a = &Adopted{Queue: h.queue, Slots: slots, created: h.created, dir: d, name: name, lock: lock, fd: fd, unfreed: len(slots), undecided: len(slots)}
 	for _, s := range slots {
 		s.a = a
 	}

@@ -3,6 +3,7 @@ package journal
 import (
 	"encoding/hex"
 	"fmt"
+	"math"
 	"os"
 	"strings"
 
@@ -32,7 +33,7 @@ func Identify(k sysv.Kernel, msqid int) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := here()
+	id, err := here(k)
 	if err != nil {
 		return Identity{}, err
 	}
@@ -43,8 +44,12 @@ func Identify(k sysv.Kernel, msqid int) (Identity, error) {
 	return id, nil
 }
 
-// here returns the part of an identity that all queues of this process share.
-func here() (id Identity, err error) {
+// here returns the part of an identity that all queues of this process share. A machine
+// in memory is a namespace by itself.
+func here(k sysv.Kernel) (id Identity, err error) {
+	if m, ok := k.(interface{ MachineID() uint64 }); ok {
+		return Identity{NamespaceDev: math.MaxUint64, NamespaceID: m.MachineID()}, nil
+	}
 	id.NamespaceDev, id.NamespaceIno, id.NamespaceID, id.Initial, err = sysv.IPCNamespace()
 	if err != nil {
 		return Identity{}, fmt.Errorf("journal: which IPC namespace this is: %w", err)

@@ -89,12 +89,13 @@ type Slot struct {
 	fill     byte            // what the text is filled with, behind dirty
 	dirty    int             // bytes of text that are not filled
 	armed    bool            // ready to be received into
-	released bool            // guarded by j.mu
 
 	// Of one that it has adopted.
 	a      *Adopted
 	offset int64 // of the slot, in the file
 	freed  bool  // guarded by a.mu
+
+	released bool // guarded by j.mu or a.mu
 }
 
 // newSlot writes an empty slot. All of its pages are written to: then the kernel can
@@ -209,35 +210,51 @@ func (s *Slot) Attempt() int { return s.attempt }
 // number of deliveries, including this one, by whatever process.
 func (s *Slot) Deliver() int {
 	if s.attempt < math.MaxInt32 {
-		s.attempt++
-	}
-	if s.a != nil {
-		s.a.delivered(s)
-	} else {
-		s.attempts.Store(uint32(s.attempt))
+		s.setAttempt(s.attempt + 1)
 	}
 	return s.attempt
 }
 
-// Free acknowledges the message: it is never delivered again. A second call, before
-// the slot is armed again, does nothing. The slot is empty then; the last one of an
-// adopted journal to be freed removes the file.
-func (s *Slot) Free() {
+// Undeliver takes back a Deliver: the program did not get the message.
+func (s *Slot) Undeliver() { s.setAttempt(s.attempt - 1) }
+
+func (s *Slot) setAttempt(n int) {
+	s.attempt = n
 	if s.a != nil {
-		s.a.free(s)
-		return
+		s.a.delivered(s)
+	} else {
+		s.attempts.Store(uint32(n))
+	}
+}
+
+// Free acknowledges the message: it is never delivered again. A second call, before
+// the slot is armed again, does nothing. The slot is empty then. An error says that
+// the file of an adopted journal could not be written, so that the message may be
+// delivered again.
+func (s *Slot) Free() error {
+	if s.a != nil {
+		return s.a.free(s)
 	}
 	s.mtype.Store(0)
+	return nil
 }
 
 // Release gives the slot back. A message that it holds stays in the file, to be adopted
-// after Close. The slot must not be used again; a second call does nothing until Slot
-// hands it out again. It does nothing to a slot of an adopted journal.
+// by another process when all slots of the file are given back: after Close, if this
+// process made the file. The slot must not be used again; a second call does nothing
+// until Slot hands it out again.
 func (s *Slot) Release() {
+	if s.a != nil {
+		s.a.release(s)
+		return
+	}
 	if s.j != nil {
 		s.j.release(s)
 	}
 }
+
+// In reports whether it is a slot of the journal.
+func (s *Slot) In(j *Journal) bool { return s.j == j }
 
 // Larger exchanges an empty slot for one with twice the room, for a message that did
 // not fit. If there is an error, the slot can still be used.

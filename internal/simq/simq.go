@@ -21,6 +21,8 @@ package simq
 import (
 	"cmp"
 	"maps"
+	"math"
+	"math/rand/v2"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -31,6 +33,7 @@ import (
 
 // Kernel is the machine: its queues, limits and processes.
 type Kernel struct {
+	id    uint64 // random
 	hooks atomic.Pointer[Hooks]
 
 	// mu guards the fields below, and the queues, sleepers and threads that are
@@ -46,6 +49,7 @@ type Kernel struct {
 // New returns a machine without queues, with the default limits of Linux.
 func New() *Kernel {
 	k := &Kernel{
+		id:      1 + rand.Uint64N(math.MaxUint64),
 		limits:  sysv.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 32000},
 		queues:  make(map[int]*queue),
 		nextPID: 1000,
@@ -110,6 +114,9 @@ func (p *Process) SameMachine(other sysv.Kernel) bool {
 	o, ok := other.(*Process)
 	return ok && o.k == p.k
 }
+
+// MachineID tells machines apart, in this process and in others.
+func (p *Process) MachineID() uint64 { return p.k.id }
 
 // privileged reports whether the process has the capabilities that ipc/ checks:
 // CAP_IPC_OWNER, CAP_SYS_ADMIN and CAP_SYS_RESOURCE.

@@ -1,0 +1,293 @@
+package chanmq
+
+import (
+	"context"
+	"fmt"
+	"reflect"
+	"runtime"
+
+	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// A Consumer moves the messages that a [Selector] selects from the queue into the channel
+// C, as a [Receiver] does, and has them acknowledged: what it delivers is in flight until
+// Ack or Nack, and it takes no more than [WithInFlight] says. With a journal
+// ([WithJournal]) what was not acknowledged when the process ended is delivered again, so
+// that each message is dealt with at least once.
+//
+//	jobs := q.Consumer(ctx, chanmq.OfType(1), chanmq.WithInFlight(4))
+//	for range 4 {
+//		go func() {
+//			for d := range jobs.C() {
+//				if err := work(d.Value); err != nil {
+//					d.Nack()
+//					continue
+//				}
+//				d.Ack()
+//			}
+//		}()
+//	}
+//
+// It ends as a Receiver does: then C is closed, and Err says why. What it held goes to the
+// handle's hand-back slot; values in C's buffer can still be read, and [Consumer.Close]
+// moves those to the slot, too. Deliveries that the program has stay the program's, to be
+// acknowledged, also after [Queue.Close]; [Queue.Shutdown] waits for that.
+type Consumer[T any] struct {
+	intake
+	q *Queue[T]
+	c chan Delivery[T] // sent to and closed by the pump alone
+	o consumerOptions
+
+	credits *credits
+
+	// Of the goroutine, until done is closed.
+	spare []*delivery   // credits that it has
+	held  []Delivery[T] // taken and not sent to c yet; the last one may not be decoded yet
+}
+
+// Consumer starts a Consumer for the messages that s selects. It always returns one; where
+// it cannot work (the handle is closed, the selector or an option is bad), its C is closed
+// at once and Err says why.
+//
+// C has room for all that may be in flight but one, or for what [WithBuffer] says if that
+// is less. Consumers and Receivers, of all processes, compete for messages.
+func (q *Queue[T]) Consumer(ctx context.Context, s Selector, opts ...ConsumerOption) *Consumer[T] {
+	o, err := newConsumerOptions(opts)
+	if err == nil {
+		err = s.validate()
+	}
+	if err == nil && o.borrowed {
+		err = q.mayBorrow()
+	}
+	c := &Consumer[T]{
+		q:       q,
+		c:       make(chan Delivery[T], o.buffer),
+		o:       o,
+		credits: newCredits(o.inFlight),
+	}
+	core := q.core()
+	c.intake.init(core, ctx, s, o.drain)
+	if err == nil && !core.pumps.add(c) {
+		err = ErrClosed
+	}
+	if err != nil {
+		c.finish(err)
+		return c
+	}
+	c.start(q.codec.hint)
+	go func() {
+		err := errCodecExit
+		defer func() { c.finish(err) }()
+		err = c.run(c)
+	}()
+	return c
+}
+
+// mayBorrow returns an error if the values of the view are no messages as they are.
+func (q *Queue[T]) mayBorrow() error {
+	if reflect.TypeOf(q.codec.Codec) == reflect.TypeOf(codec.Bytes()) {
+		return nil
+	}
+	return fmt.Errorf("WithBorrowedValues: the values of this view are made by a %T; only those of a Queue[[]byte] with codec.Bytes can be the messages themselves", q.codec.Codec)
+}
+
+// C returns the channel of deliveries. It is always the same. It is closed, once, when the
+// Consumer has ended, after Err can be read; values that are in its buffer then can still
+// be read, unless Close has moved them to the handle.
+func (c *Consumer[T]) C() <-chan Delivery[T] { return c.c }
+
+// Done returns a channel that is closed when the Consumer has ended: its goroutine is
+// gone, and what it held is handed back. Deliveries may still be in flight.
+func (c *Consumer[T]) Done() <-chan struct{} { return c.pump.Done() }
+
+// Err returns why C was closed, as [Receiver.Err] does.
+func (c *Consumer[T]) Err() error { return c.pump.Err() }
+
+// Drain makes the Consumer stop taking messages, deliver those that it holds, and close C,
+// as [Receiver.Drain] does. It does not wait for deliveries to be acknowledged.
+func (c *Consumer[T]) Drain(ctx context.Context) error { return c.awaitDrained(ctx) }
+
+// Close makes the Consumer stop, waits for its end, and hands back to the handle what it
+// had taken and the program has not read, the values in C's buffer too. The next receives
+// on the handle get them, in the order taken, before newer messages. C is closed and empty
+// afterwards. What the program has read stays in flight.
+//
+// Close may be called from any goroutine, C's reader too, and any number of times; it
+// always returns nil. It must not be called from a function of WithDecodeError or
+// WithMaxAttempts, nor from a codec, which it waits for.
+func (c *Consumer[T]) Close() error {
+	c.stop(asked)
+	c.collect(nil)
+	return nil
+}
+
+// room waits until a message may be in flight.
+func (c *Consumer[T]) room() (int, error) {
+	for len(c.spare) == 0 {
+		select {
+		case d := <-c.credits.free:
+			c.spare = append(c.spare, d)
+		default:
+			if err := c.awaitCredit(); err != nil {
+				return 0, err
+			}
+		}
+	}
+	// What is in C is in flight, so that there is room for as many as may be taken.
+	for len(c.spare) < maxBatch {
+		select {
+		case d := <-c.credits.free:
+			c.spare = append(c.spare, d)
+			continue
+		default:
+		}
+		break
+	}
+	return len(c.spare), nil
+}
+
+// awaitCredit waits until a delivery is settled.
+func (c *Consumer[T]) awaitCredit() error {
+	c.core.beginRead()
+	defer c.core.endRead()
+	select {
+	case d := <-c.credits.free:
+		c.spare = append(c.spare, d)
+		return nil
+	case <-c.taking.Done():
+		return &canceled{}
+	case <-c.core.removal.gone:
+		return sysv.EIDRM
+	}
+}
+
+// hold keeps the message that was taken in a delivery, decoded.
+func (c *Consumer[T]) hold() *aside {
+	last := len(c.spare) - 1
+	d := c.spare[last]
+	c.spare = c.spare[:last]
+	if d == nil {
+		d = &delivery{core: c.core, credits: c.credits}
+	}
+	d.raw, c.from.msg = c.from.msg, d.raw
+	if c.o.maxAttempts > 0 && d.raw.delivered() >= c.o.maxAttempts {
+		dead := newDelivery(d, d.raw.message(), d.raw.delivered())
+		return &aside{do: func() {
+			c.o.dead(dead)
+			_ = dead.Ack() // at worst it comes again
+		}}
+	}
+	c.held = append(c.held, newDelivery(d, Message[T]{Type: d.raw.typ()}, 0))
+	err := c.decode(d, &c.held[len(c.held)-1].Value)
+	if err == nil {
+		return nil
+	}
+	undecoded := c.held[len(c.held)-1]
+	c.held = c.held[:len(c.held)-1]
+	if c.o.onDecodeError == nil {
+		_ = undecoded.Ack() // it is in the error
+		return &aside{err: err}
+	}
+	return &aside{do: func() {
+		c.o.onDecodeError(err.(*DecodeError))
+		_ = undecoded.Ack()
+	}}
+}
+
+// decode decodes the message of d. If that ends the process, it was an attempt.
+func (c *Consumer[T]) decode(d *delivery, v *T) error {
+	if c.o.borrowed {
+		*any(v).(*[]byte) = d.raw.text() // see mayBorrow
+		return nil
+	}
+	d.raw.deliver()
+	c.holder.inCodec.Store(true)
+	err := c.q.decode(&d.raw, v)
+	c.holder.inCodec.Store(false)
+	d.raw.undeliver()
+	return err
+}
+
+// deliver sends what is held to C. It returns why the Consumer had to stop before it was
+// through.
+func (c *Consumer[T]) deliver() error {
+	delivered := 0
+	defer func() {
+		n := copy(c.held, c.held[delivered:])
+		clear(c.held[n:]) // the program's now
+		c.held = c.held[:n]
+	}()
+	for i := range c.held {
+		d := &c.held[i]
+		// Before the program has it: what it does then may end the process.
+		d.Attempt = d.state.raw.deliver()
+		select {
+		case c.c <- *d:
+		default:
+			if err := c.awaitReader(d); err != nil {
+				return err
+			}
+		}
+		delivered++
+		c.from.waiter.NeedYield = true
+	}
+	if c.from.waiter.NeedYield && c.from.waiter.Waited {
+		// Messages come one by one: see Receiver.deliver.
+		runtime.Gosched()
+	}
+	return nil
+}
+
+// awaitReader sends d to C when there is a reader, or returns why it could not.
+func (c *Consumer[T]) awaitReader(d *Delivery[T]) error {
+	c.core.beginRead()
+	defer c.core.endRead()
+	select {
+	case c.c <- *d:
+		return nil
+	case <-c.running.Done():
+		d.state.raw.undeliver()
+		return &canceled{}
+	case <-c.core.removal.gone:
+		d.state.raw.undeliver()
+		return sysv.EIDRM
+	}
+}
+
+// handBackHeld hands back what could not be delivered.
+func (c *Consumer[T]) handBackHeld() {
+	for _, d := range c.held {
+		_ = d.Nack() // the slot is open, see queue.close
+	}
+	clear(c.held)
+	c.held = c.held[:0]
+}
+
+// finish publishes why the Consumer has ended, and closes C, once.
+func (c *Consumer[T]) finish(err error) {
+	for _, d := range c.spare {
+		c.credits.free <- d
+	}
+	c.credits.end()
+	c.pump.end(err, 0)
+	c.stopTaking()
+	close(c.c)
+	close(c.done)
+	if c.drained() {
+		c.core.pumps.remove(c)
+	}
+}
+
+// drained reports whether the Consumer has ended, and C is empty.
+func (c *Consumer[T]) drained() bool { return c.hasEnded() && len(c.c) == 0 }
+
+// collect moves what is unread to the slot.
+func (c *Consumer[T]) collect(*UndeliveredError) {
+	<-c.done
+	for d := range c.c {
+		d.state.raw.undeliver()
+		_ = d.Nack() // the slot is open, see queue.close
+	}
+	c.core.pumps.remove(c)
+}

@@ -1,0 +1,149 @@
+package chanmq
+
+import (
+	"sync"
+	"sync/atomic"
+)
+
+// A Delivery is a message that has to be acknowledged: [Queue.Take] and [Consumer] return
+// one. Until Ack or Nack it is in the program's hands. With a journal ([WithJournal]) it
+// outlives the process all the same: if that ends before Ack, however it ends, the message
+// is delivered again, to another process or to the next one. Without a journal it is lost
+// with the process.
+//
+// A Delivery may be copied; all copies are the same delivery. The zero Delivery is one that
+// is acknowledged.
+type Delivery[T any] struct {
+	Message[T]
+
+	// Attempt is how many times the message was delivered, this time included. It is 1
+	// the first time. With a journal, those of processes that have died count as well.
+	Attempt int
+
+	// LengthInferred says that the process which took the message from the kernel died
+	// before it knew the length, and that the codec does not know it either. Then the end
+	// of the text is where the journal's fill byte begins, which is wrong if the text ended
+	// with that byte, as about one in 256 random texts does: that many bytes are missing.
+	LengthInferred bool
+
+	state  *delivery
+	number uint64 // of this use of state
+}
+
+// Ack says that the message is dealt with: it is never delivered again. Of several calls
+// of Ack and Nack, on any copy and from any goroutine, the first one counts, and the
+// others do nothing. Ack works after [Queue.Close] too.
+//
+// It returns nil, or, for a message that another process had taken, why the file of that
+// process's journal cannot be written: then the message may be delivered again.
+func (d Delivery[T]) Ack() error { return d.state.settle(d.number, true) }
+
+// Nack gives the message back to the handle: the next receive that selects it gets it,
+// before newer messages, in its place in the order. Of several calls of Ack and Nack, on
+// any copy and from any goroutine, the first one counts, and the others do nothing.
+//
+// It returns nil, but for one case. After [Queue.Close] the message goes back to the
+// kernel queue, at its tail; if that does not take it, it stays in the journal, and
+// without a journal it is returned in an [*UndeliveredError].
+func (d Delivery[T]) Nack() error { return d.state.settle(d.number, false) }
+
+// newDelivery returns the delivery of state's message, which is m decoded.
+func newDelivery[T any](state *delivery, m Message[T], attempt int) Delivery[T] {
+	return Delivery[T]{
+		Message:        m,
+		Attempt:        attempt,
+		LengthInferred: state.raw.lengthInferred(),
+		state:          state,
+		number:         state.begin(),
+	}
+}
+
+// delivery is what the copies of a Delivery share. It is used for one after another, with
+// the buffer of its last message.
+type delivery struct {
+	number  atomic.Uint64 // odd: of the delivery that is not settled
+	raw     raw           // the message; of whoever makes number odd or even
+	core    *queue        // nil: of an orphan
+	credits *credits      // of the Consumer; nil: of Take
+}
+
+// begin makes the message one that has to be settled.
+func (d *delivery) begin() uint64 {
+	if d.core != nil {
+		d.core.unacked.Add(1)
+	}
+	return d.number.Add(1)
+}
+
+// settle does it, unless it is done.
+func (d *delivery) settle(number uint64, ack bool) (err error) {
+	if d == nil || !d.number.CompareAndSwap(number, number+1) {
+		return nil
+	}
+	switch {
+	case ack:
+		err = d.raw.ack()
+	case d.core == nil:
+		d.raw.release()
+	default:
+		err = d.core.handBack(d.raw)
+		d.raw = raw{}
+	}
+	if d.core != nil {
+		d.core.unacked.Add(-1)
+	}
+	d.credits.put(d)
+	return err
+}
+
+// taken are the deliveries of Take that are settled, to be used again.
+var taken = sync.Pool{New: func() any { return new(delivery) }}
+
+// credits are the deliveries that a Consumer may have in flight: whoever has one may take
+// a message, and it comes back when that is settled.
+type credits struct {
+	free  chan *delivery // has room for all; nil: one that was not used yet
+	ended atomic.Bool    // the Consumer takes no more
+}
+
+func newCredits(n int) *credits {
+	c := &credits{free: make(chan *delivery, n)}
+	for range n {
+		c.free <- nil
+	}
+	return c
+}
+
+// put takes back one that is settled. Those of Take are nobody's.
+func (c *credits) put(d *delivery) {
+	if c == nil {
+		d.raw.release()
+		d.core = nil
+		taken.Put(d)
+		return
+	}
+	c.free <- d
+	if c.ended.Load() {
+		c.release() // nobody else does: end may have looked before
+	}
+}
+
+// end is called when the Consumer takes no more.
+func (c *credits) end() {
+	c.ended.Store(true)
+	c.release()
+}
+
+// release gives the buffers back.
+func (c *credits) release() {
+	for {
+		select {
+		case d := <-c.free:
+			if d != nil {
+				d.raw.release()
+			}
+		default:
+			return
+		}
+	}
+}

@@ -1,0 +1,111 @@
+package chanmq
+
+import (
+	"fmt"
+	"log/slog"
+	"sync"
+
+	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// This file is how a handle uses journals: its own, and those of processes that are
+// dead. What is in one, and why it holds, is in package journal.
+
+// adoption is how a handle takes over journals.
+type adoption struct {
+	begin   sync.Once
+	watcher *journal.Watcher // nil: not begun; written in begin
+}
+
+// attach makes the queue with the msqid that of the handle, and opens a journal for it.
+// What is in the journal of the queue before stays there until it is acknowledged.
+func (q *queue) attach(id int) error {
+	at := &attachment{id: id}
+	if q.options.journal != nil {
+		queue, err := q.identify(id)
+		if err != nil {
+			return err
+		}
+		if at.journal, err = journal.Open(*q.options.journal, queue); err != nil {
+			return cause([]error{err}, "WithJournal: %v", err)
+		}
+	}
+	if before := q.at.Swap(at).journal; before != nil {
+		if err := before.Close(); err != nil {
+			q.options.onJournalError(err)
+		}
+	}
+	return nil
+}
+
+func (q *queue) identify(id int) (journal.Identity, error) {
+	queue, err := journal.Identify(q.kernel, id)
+	switch {
+	case err == sysv.EACCES:
+		return queue, cause([]error{err}, "WithJournal: whose messages they are is known to those only who may read the queue: %v", err)
+	case isRemoved(err):
+		return queue, err
+	case err != nil:
+		return queue, cause([]error{err}, "WithJournal: %v", err)
+	}
+	return queue, nil
+}
+
+// adopt begins to take over what others have left. It is called before the handle
+// receives: one that only sends would keep such messages from those who receive.
+func (q *queue) adopt() {
+	if q.options.journal == nil {
+		return
+	}
+	q.adoption.begin.Do(func() {
+		current := func() (journal.Identity, error) { return q.identify(q.msqid()) }
+		w, err := journal.Watch(*q.options.journal, current, q.adopted, q.options.onJournalError)
+		if err != nil {
+			q.options.onJournalError(err)
+			return
+		}
+		q.adoption.watcher = w
+	})
+}
+
+// adopted hands back what a process had taken that is dead.
+func (q *queue) adopted(a *journal.Adopted) {
+	for _, s := range a.Slots {
+		m := raw{seq: q.slot.numberAdopted(), buf: s.Buffer(), n: len(s.Text()), saved: s}
+		if err := q.handBack(m); err != nil {
+			q.options.onJournalError(err)
+		}
+	}
+}
+
+// endAdoption makes the handle take over nothing more.
+func (q *queue) endAdoption() {
+	q.adoption.begin.Do(func() {})
+	if w := q.adoption.watcher; w != nil {
+		_ = w.Close() // it was only read from
+	}
+}
+
+// noteChanged notes that Set has changed the queue, which is part of what identifies it.
+func (q *queue) noteChanged() {
+	j := q.at.Load().journal
+	if j == nil {
+		return
+	}
+	stat, err := q.subject().statAny()
+	if err != nil {
+		q.options.onJournalError(fmt.Errorf("after Set, the journal does not know the queue any more: %w", err))
+		return
+	}
+	j.SetChanged(stat.ChangeTime)
+}
+
+// logJournalError is what is done with errors without WithJournalError.
+func logJournalError(err error) { slog.Warn("chanmq: a journal is not used", "error", err) }
+
+// JournalError is the error of a file in the directory of [WithJournal] that this process
+// cannot read as a journal: it is damaged, of another version, byte order or word size, or
+// not a file of the user's alone. It was left where it is. Its fields are Path, the file's
+// name, and Reason.
+type JournalError = journal.UnreadableError

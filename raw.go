@@ -1,0 +1,112 @@
+package chanmq
+
+import (
+	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/sysv"
+)
+
+// smallMessage is the text that a new buffer has room for. A message that is
+// larger makes it grow; starting small keeps ten thousand receivers cheap.
+const smallMessage = 256
+
+// raw is one message as the kernel gave it, in a buffer that is used again.
+// Whoever holds the raw owns the message.
+type raw struct {
+	seq      uint64        // its place in the order in which this handle took messages
+	buf      []byte        // as sysv.Buffer makes it; nil: none yet
+	n        int           // bytes of text
+	saved    *journal.Slot // whose memory buf is, and outlives the process; nil: there is no journal
+	attempts int           // how many times it was delivered, if there is no journal
+}
+
+func (m *raw) typ() int64 { return int64(sysv.Type(m.buf)) }
+
+// text is valid until the buffer is used again.
+func (m *raw) text() []byte { return m.buf[sysv.HeaderSize:][:m.n:m.n] }
+
+// wire is the message as msgsnd takes it.
+func (m *raw) wire() []byte { return m.buf[:sysv.HeaderSize+m.n] }
+
+// message copies it out of the buffer.
+func (m *raw) message() Message[[]byte] {
+	return Message[[]byte]{m.typ(), append([]byte{}, m.text()...)}
+}
+
+// room returns how many bytes of text fit.
+func (m *raw) room() int { return len(m.buf) - sysv.HeaderSize }
+
+// grow replaces the empty buffer by one with that much room, in the journal if there
+// is one. If there is an error, nothing has changed.
+func (m *raw) grow(j *journal.Journal, room int) error {
+	if j == nil {
+		m.buf = sysv.Buffer(room)
+		return nil
+	}
+	s, err := j.Slot(room)
+	if err != nil {
+		return err
+	}
+	m.release()
+	*m = raw{buf: s.Buffer(), saved: s}
+	return nil
+}
+
+// took records what msgrcv returned.
+func (m *raw) took(n int, seq uint64) {
+	m.n, m.seq, m.attempts = n, seq, 0
+	if m.saved != nil {
+		m.saved.Took(n, seq)
+	}
+}
+
+// ack says that the message is somebody else's now: the program's, or the kernel's. The
+// buffer is empty, or gone if it was another process's.
+func (m *raw) ack() error {
+	if m.saved == nil {
+		return nil
+	}
+	err := m.saved.Free()
+	if m.saved.Adopted() {
+		*m = raw{}
+	}
+	return err
+}
+
+// release gives the buffer back to the journal. A message that is in it stays there
+// for the next process.
+func (m *raw) release() {
+	if m.saved != nil {
+		m.saved.Release()
+		*m = raw{}
+	}
+}
+
+// deliver counts a delivery, before the program gets the message, and returns their
+// number, this one included.
+func (m *raw) deliver() int {
+	if m.saved != nil {
+		return m.saved.Deliver()
+	}
+	m.attempts++
+	return m.attempts
+}
+
+// undeliver takes that back: the program did not get it.
+func (m *raw) undeliver() {
+	if m.saved != nil {
+		m.saved.Undeliver()
+	} else {
+		m.attempts--
+	}
+}
+
+// delivered returns how many times it was delivered.
+func (m *raw) delivered() int {
+	if m.saved != nil {
+		return m.saved.Attempt()
+	}
+	return m.attempts
+}
+
+// lengthInferred reports whether the process that took it died before it knew the length.
+func (m *raw) lengthInferred() bool { return m.saved != nil && m.saved.LengthInferred() }
