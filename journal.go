@@ -2,7 +2,6 @@ package chanmq
 
 import (
 	"fmt"
-	"log/slog"
 	"sync"
 
 	"github.com/chanmq/chanmq/internal/journal"
@@ -100,9 +99,6 @@ func (q *queue) noteChanged() {
 	}
 	j.SetChanged(stat.ChangeTime)
 }
-
-// logJournalError is what is done with errors without WithJournalError.
-func logJournalError(err error) { slog.Warn("chanmq: a journal is not used", "error", err) }
 
 // JournalError is the error of a file in the directory of [WithJournal] that this process
 // cannot read as a journal: it is damaged, of another version, byte order or word size, or

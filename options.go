@@ -3,6 +3,7 @@ package chanmq
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"strconv"
 	"strings"
 	"time"
@@ -172,6 +173,9 @@ func WithJournalError(f func(error)) Option {
 		o.onJournalError = f
 	}
 }
+
+// logJournalError is what is done with errors without WithJournalError.
+func logJournalError(err error) { slog.Warn("chanmq: a journal is not used", "error", err) }
 
 // WithSpin sets how long a call that has to wait polls the queue before it lets
 // its thread sleep in the kernel. The default is 20 microseconds, about what
