@@ -134,8 +134,10 @@ func (r *Receiver[T]) Close() error {
 	return nil
 }
 
+func (r *Receiver[T]) await() error { return nil }
+
 // room: with what is in C these make at most cap(c)+1.
-func (r *Receiver[T]) room() (int, error) { return min(maxBatch, 1+cap(r.c)-len(r.c)), nil }
+func (r *Receiver[T]) room() int { return 1 + cap(r.c) - len(r.c) }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *aside {
