@@ -55,7 +55,9 @@ func TestKilledDaemon(t *testing.T) {
 	}
 	killed := len(counts.finished)
 	d := s.daemon()
+	patience := time.AfterFunc(time.Minute, func() { _ = sender.Process.Kill() }) // it may have ended
 	testkit.Wait(t, sender.Cmd)
+	patience.Stop()
 	// What the others had taken comes before this one.
 	if err := s.q.Send(t.Context(), 1, fmt.Appendf(nil, `{"id":%d,"pages":1,"per_sheet":1}`, jobs+1)); err != nil {
 		t.Fatal(err)
