@@ -183,7 +183,7 @@ func newSite(t *testing.T) *site {
 	if sysvtest.Emulated() {
 		t.Skip("qemu-user receives into memory of its own, so that journals are refused")
 	}
-	dir, err := os.MkdirTemp("/dev/shm", "chanmq-test-")
+	dir, err := os.MkdirTemp("/dev/shm", "chanmq-example-")
 	if err != nil {
 		t.Skipf("no tmpfs for journals: %v", err)
 	}

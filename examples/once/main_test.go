@@ -40,7 +40,7 @@ func TestExactlyOnce(t *testing.T) {
 	if sysvtest.Emulated() {
 		t.Skip("qemu-user receives into memory of its own, so that journals are refused")
 	}
-	journals, err := os.MkdirTemp("/dev/shm", "chanmq-test-")
+	journals, err := os.MkdirTemp("/dev/shm", "chanmq-example-")
 	if err != nil {
 		t.Skipf("no tmpfs for journals: %v", err)
 	}
