@@ -73,20 +73,42 @@ func main() {
 }
 
 // run does jobs until ctx ends.
-func run(ctx context.Context, c config) (err error) {
+func run(ctx context.Context, c config) error {
 	// A queue of its own: a daemon that sends to the queue that it receives from waits
 	// forever when that is full.
-	dead, err := chanmq.Create(c.key+1, 0o600)
+	letters, err := chanmq.Create(c.key+1, 0o600)
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, dead.Close()) }()
+	defer letters.Close() // it holds nothing
+	dead := deadLetters{ctx, letters}
+
 	q, err := chanmq.Create(c.key, 0o600, chanmq.WithJournal(c.journal))
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, c, q, dead)
-	if errors.Is(err, context.Canceled) {
+	jobs := chanmq.As(q, codec.JSON[job]()).Consumer(ctx, chanmq.Any(),
+		chanmq.WithInFlight(c.workers),
+		chanmq.WithMaxAttempts(c.attempts, dead.giveUp),
+		chanmq.WithDecodeError(dead.undecoded))
+	var workers sync.WaitGroup
+	for range c.workers {
+		workers.Go(func() {
+			for d := range jobs.C() {
+				if err := do(d.Value, c.pause); err != nil {
+					log.Printf("job %d, attempt %d: %v", d.Value.ID, d.Attempt, err)
+					d.Nack() // it comes again
+				} else if err := d.Ack(); err != nil { // it does not come again
+					log.Print(err)
+				} else {
+					fmt.Println("finished", d.Value.ID)
+				}
+			}
+		})
+	}
+	workers.Wait() // until the jobs are done that were under way when ctx ended
+
+	if err = jobs.Err(); errors.Is(err, context.Canceled) {
 		err = nil // an interrupt is the regular end
 	}
 	// What was taken and not begun goes back to the queue.
@@ -95,40 +117,25 @@ func run(ctx context.Context, c config) (err error) {
 	return errors.Join(err, q.Shutdown(ending))
 }
 
-func serve(ctx context.Context, c config, q, dead *chanmq.Queue[[]byte]) error {
-	jobs := chanmq.As(q, codec.JSON[job]()).Consumer(ctx, chanmq.Any(),
-		chanmq.WithInFlight(c.workers),
-		chanmq.WithMaxAttempts(c.attempts, func(d chanmq.Delivery[[]byte]) {
-			log.Printf("given up after %d attempts: %s", d.Attempt, d.Value)
-			if err := dead.Send(ctx, d.Type, d.Value); err != nil {
-				d.Nack()
-			}
-		}),
-		chanmq.WithDecodeError(func(e *chanmq.DecodeError) {
-			log.Print(e)
-			if err := dead.Send(ctx, e.Message.Type, e.Message.Value); err != nil {
-				log.Printf("lost: %q: %v", e.Message.Value, err)
-			}
-		}))
-	var workers sync.WaitGroup
-	for range c.workers {
-		workers.Go(func() {
-			for d := range jobs.C() {
-				if err := do(d.Value, c.pause); err != nil {
-					log.Printf("job %d, attempt %d: %v", d.Value.ID, d.Attempt, err)
-					d.Nack() // it comes again
-					continue
-				}
-				if err := d.Ack(); err != nil { // it does not come again
-					log.Print(err)
-					continue
-				}
-				fmt.Println("finished", d.Value.ID)
-			}
-		})
+// deadLetters is where messages go that cannot be dealt with. If there is no room, the
+// daemon waits until somebody has looked after them, or ctx ends.
+type deadLetters struct {
+	ctx context.Context
+	q   *chanmq.Queue[[]byte]
+}
+
+func (dead deadLetters) giveUp(d chanmq.Delivery[[]byte]) {
+	log.Printf("given up after %d attempts: %s", d.Attempt, d.Value)
+	if err := dead.q.Send(dead.ctx, d.Type, d.Value); err != nil {
+		d.Nack() // it comes again, to the next daemon
 	}
-	workers.Wait() // until the jobs are done that were under way when ctx ended
-	return jobs.Err()
+}
+
+func (dead deadLetters) undecoded(e *chanmq.DecodeError) {
+	log.Print(e)
+	if err := dead.q.Send(dead.ctx, e.Message.Type, e.Message.Value); err != nil {
+		log.Printf("lost: %q: %v", e.Message.Value, err)
+	}
 }
 
 // do does a job, where a real daemon would use a printer. A job with no pages on a sheet
