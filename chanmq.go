@@ -89,9 +89,10 @@
 //     With a journal ([WithJournal]) the end of a process loses nothing that was taken
 //     from the kernel, whatever ends it. What was not acknowledged is delivered again, to
 //     the next process or to one that is there already, before newer messages:
-//     at least once. Exactly once takes the program's help: it keeps the id of the last
-//     message that it has dealt with beside its own data. What Senders had accepted and
-//     not sent is lost still: [Sender.Flush], or Send, tells when the kernel has it.
+//     at least once. Exactly once takes the program's help: it keeps the ids of the
+//     messages that it has dealt with beside its own data, as examples/once does. What
+//     Senders had accepted and not sent is lost still: [Sender.Flush], or Send, tells when
+//     the kernel has it.
 //
 //  9. A message larger than the receive buffer makes the buffer grow; none is
 //     truncated. One that does not decode ends the Receiver with a [*DecodeError]

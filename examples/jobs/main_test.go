@@ -32,8 +32,14 @@ func TestMain(m *testing.M) {
 }
 
 // TestKilledDaemon sends jobs while the daemon is killed again and again: each job is
-// done, and none that it had reported as finished is done again.
+// done, and none that it had reported as finished is done again. What it had not finished
+// is left to the next one, or to one that is there all the time.
 func TestKilledDaemon(t *testing.T) {
+	t.Run("alone", func(t *testing.T) { testKilledDaemon(t, false) })
+	t.Run("with another", func(t *testing.T) { testKilledDaemon(t, true) })
+}
+
+func testKilledDaemon(t *testing.T, another bool) {
 	const jobs, kills = 500, 12
 	s := newSite(t)
 	sender := s.process("send")
@@ -44,9 +50,19 @@ func TestKilledDaemon(t *testing.T) {
 		t.Fatal(err)
 	}
 	counts := newCounts()
-	for range kills {
+	var last *process
+	if another {
+		last = s.daemon()
+	}
+	for n := range kills {
 		d := s.daemon()
-		time.Sleep(rand.N(50 * time.Millisecond))
+		if n%4 > 0 { // otherwise it is killed while it starts
+			testkit.Eventually(t, "a job, or none is left", func() bool {
+				stat, err := s.q.Stat()
+				return err != nil || stat.Messages == 0 || d.out.String() != ""
+			})
+		}
+		time.Sleep(rand.N(20 * time.Millisecond))
 		if err := d.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -54,19 +70,24 @@ func TestKilledDaemon(t *testing.T) {
 		counts.add(t, d)
 	}
 	killed := len(counts.finished)
-	d := s.daemon()
+	if !another {
+		last = s.daemon()
+	}
 	patience := time.AfterFunc(time.Minute, func() { _ = sender.Process.Kill() }) // it may have ended
 	testkit.Wait(t, sender.Cmd)
 	patience.Stop()
-	// What the others had taken comes before this one.
+	// If there is one daemon at a time, what the others had taken comes before this one.
 	if err := s.q.Send(t.Context(), 1, fmt.Appendf(nil, `{"id":%d,"pages":1,"per_sheet":1}`, jobs+1)); err != nil {
 		t.Fatal(err)
 	}
 	testkit.Eventually(t, "the last job is finished", func() bool {
-		return strings.Contains(d.out.String(), fmt.Sprintf("finished %d\n", jobs+1))
+		return strings.Contains(last.out.String(), fmt.Sprintf("finished %d\n", jobs+1))
 	})
-	d.interrupt()
-	counts.add(t, d)
+	if another {
+		s.untilJournals(1)
+	}
+	last.interrupt()
+	counts.add(t, last)
 
 	again := 0
 	for n := range jobs + 1 {
@@ -231,10 +252,24 @@ func create(t *testing.T, key chanmq.Key) *chanmq.Queue[[]byte] {
 // were killed, are removed by the next one.
 func (s *site) wantNoJournal() {
 	s.t.Helper()
-	files, err := filepath.Glob(filepath.Join(s.dir, "*"))
-	if err != nil || len(files) > 0 {
-		s.t.Errorf("left: %v, %v", files, err)
+	if files := s.journals(); len(files) > 0 {
+		s.t.Errorf("left: %v", files)
 	}
+}
+
+// untilJournals waits until there are n of them.
+func (s *site) untilJournals(n int) {
+	s.t.Helper()
+	testkit.Eventually(s.t, fmt.Sprintf("%d journals", n), func() bool { return len(s.journals()) == n })
+}
+
+func (s *site) journals() []string {
+	s.t.Helper()
+	files, err := filepath.Glob(filepath.Join(s.dir, "*"))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return files
 }
 
 // dead returns how many dead letters there are.
