@@ -49,6 +49,10 @@ func testKilledDaemon(t *testing.T, another bool) {
 	if err := sender.Start(); err != nil { // it waits while the queue is full
 		t.Fatal(err)
 	}
+	testkit.Eventually(t, "a job in the queue", func() bool {
+		stat, err := s.q.Stat()
+		return err == nil && stat.Messages > 0
+	})
 	counts := newCounts()
 	var last *process
 	if another {

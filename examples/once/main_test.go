@@ -36,7 +36,7 @@ func TestMain(m *testing.M) {
 // TestExactlyOnce sends transfers, some of them twice, while the program is killed again
 // and again, and sometimes interrupted: the balance is right to the penny.
 func TestExactlyOnce(t *testing.T) {
-	const kills = 24
+	const kills = 16
 	if sysvtest.Emulated() {
 		t.Skip("qemu-user receives into memory of its own, so that journals are refused")
 	}
