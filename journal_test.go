@@ -497,3 +497,41 @@ func TestJournalOfAQueueThatCameBack(t *testing.T) {
 		t.Errorf("%d journals, want that of the new queue", n)
 	}
 }
+
+// TestTakeFromBothKinds: a handle with a journal does not receive into the buffer of a
+// delivery that was acknowledged on one without: that would not outlive the process.
+func TestTakeFromBothKinds(t *testing.T) {
+	dir := journalDir(t)
+	plain := newQueue(t)
+	q, err := chanmq.Private(0o600, chanmq.WithJournal(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Reap(t, q.ID())
+	take := func(q *chanmq.Queue[[]byte]) chanmq.Delivery[[]byte] {
+		sendNumbers(t, q, 1, 0, 1)
+		return must(q.Take(ctxWithin(t), chanmq.Any()))
+	}
+	const rounds = 20
+	var held []chanmq.Delivery[[]byte]
+	for range rounds {
+		take(plain).Ack()
+		held = append(held, take(q))
+	}
+	if err := errors.Join(q.Remove(), q.Close()); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range held {
+		d.Nack() // there is no queue, so it stays in the journal
+	}
+	left := 0
+	for _, o := range must(chanmq.Orphans(dir)) {
+		for _, d := range o.Deliveries {
+			left++
+			d.Ack()
+		}
+	}
+	if left != rounds {
+		t.Errorf("%d messages are in the journal, of %d", left, rounds)
+	}
+}

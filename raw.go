@@ -35,6 +35,14 @@ func (m *raw) message() Message[[]byte] {
 // room returns how many bytes of text fit.
 func (m *raw) room() int { return len(m.buf) - sysv.HeaderSize }
 
+// isIn reports whether the buffer is in the journal; nil: in none.
+func (m *raw) isIn(j *journal.Journal) bool {
+	if m.saved == nil {
+		return j == nil
+	}
+	return m.saved.In(j)
+}
+
 // grow replaces the empty buffer by one with that much room, in the journal if there
 // is one. If there is an error, nothing has changed.
 func (m *raw) grow(j *journal.Journal, room int) error {
