@@ -35,6 +35,15 @@ func (m *raw) message() Message[[]byte] {
 // room returns how many bytes of text fit.
 func (m *raw) room() int { return len(m.buf) - sysv.HeaderSize }
 
+// in reports whether the buffer is in the journal, or in no journal if j is nil.
+// Deliveries of Take pass buffers from one handle to another.
+func (m *raw) in(j *journal.Journal) bool {
+	if m.saved == nil {
+		return j == nil
+	}
+	return m.saved.In(j)
+}
+
 // grow replaces the empty buffer by one with that much room, in the journal if there
 // is one. If there is an error, nothing has changed.
 func (m *raw) grow(j *journal.Journal, room int) error {
