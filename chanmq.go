@@ -5,7 +5,8 @@
 // A [Queue] is a handle for one kernel queue: [Open] and [Create] open it by key,
 // [Private] creates one without a key. Its direct calls, [Queue.Send] and
 // [Queue.Receive], take a context and wait. A [Receiver] and a [Sender] are
-// goroutines between the queue and a Go channel, for range and select:
+// goroutines between the queue and a Go channel, for range and select; a [Consumer] is
+// a Receiver whose messages are acknowledged:
 //
 //	q, err := chanmq.Create(key, 0o600)
 //	...
@@ -38,7 +39,8 @@
 //
 //  1. A message that the kernel handed over is in exactly one place: the caller's
 //     hands, C's buffer, the handle's hand-back slot, or back in the kernel queue.
-//     It is never dropped, and never delivered twice.
+//     It is never dropped. It is never delivered twice, unless the program gave it
+//     back ([Delivery.Nack]), or, with a journal, a process died that had it.
 //
 //  2. Receive returns a message that it took even if its ctx ended meanwhile. On
 //     a ctx that has ended already it takes nothing.
@@ -76,13 +78,20 @@
 //  7. Receivers, of all processes, compete for messages. A type that nobody
 //     receives fills the queue for everyone who sends.
 //
-//  8. The end of a process without Queue.Close or Queue.Shutdown (a return from
-//     main, log.Fatal, os.Exit, a panic, SIGKILL) loses what its handles hold: of
-//     each Receiver at most C's buffer and one message; what is in the slot, where
-//     the message of a Receiver that was cancelled is; and what Senders had
-//     accepted and not sent. C's buffer is 0 unless [WithBuffer] says otherwise,
-//     because the kernel queue is the buffer. Direct calls and [Queue.Messages] take
-//     nothing ahead.
+//  8. Without a journal, the end of a process without Queue.Close or Queue.Shutdown (a
+//     return from main, log.Fatal, os.Exit, a panic, SIGKILL) loses what its handles
+//     hold: of each Receiver at most C's buffer and one message; what is in the slot,
+//     where the message of a Receiver that was cancelled is; deliveries that were not
+//     acknowledged; and what Senders had accepted and not sent. C's buffer is 0 unless
+//     [WithBuffer] says otherwise, because the kernel queue is the buffer. Direct calls
+//     and [Queue.Messages] take nothing ahead.
+//
+//     With a journal ([WithJournal]) the end of a process loses nothing that was taken
+//     from the kernel, whatever ends it. What was not acknowledged is delivered again, to
+//     the next process or to one that is there already, before newer messages:
+//     at least once. Exactly once takes the program's help: it keeps the id of the last
+//     message that it has dealt with beside its own data. What Senders had accepted and
+//     not sent is lost still: [Sender.Flush], or Send, tells when the kernel has it.
 //
 //  9. A message larger than the receive buffer makes the buffer grow; none is
 //     truncated. One that does not decode ends the Receiver with a [*DecodeError]

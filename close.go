@@ -16,7 +16,10 @@ import (
 // in every C and in the handle's slot, and sends it back to the queue without
 // waiting; it goes to the tail, behind what is there. What the kernel does
 // not take back, and what Senders had accepted and not sent, comes back in
-// [*UndeliveredError]. A second Close waits for the first and returns nil.
+// [*UndeliveredError]; with a journal ([WithJournal]), what the kernel does not take back
+// because the queue is full stays there, for the next handle. What was delivered and is
+// not acknowledged yet stays the program's: Ack and Nack work after Close. A second
+// Close waits for the first and returns nil.
 //
 // Close must not be called from a WithDecodeError function, nor from a codec, which
 // it waits for. [Queue.Shutdown] ends a handle with less haste.
@@ -25,8 +28,9 @@ func (q *Queue[T]) Close() error { return q.core().close(canceledContext) }
 // Shutdown ends the handle as [Queue.Close] does, but lets what is under way come to
 // its end, as far as that happens before ctx ends:
 //
-//   - Receivers stop taking messages, and deliver those that they have taken: the
-//     program goes on reading every C until it is closed and empty.
+//   - Receivers and Consumers stop taking messages, and deliver those that they have
+//     taken: the program goes on reading every C until it is closed and empty.
+//   - Then the program acknowledges what was delivered, those of [Queue.Take] too.
 //   - Then Senders send what they have accepted, and end: no more is accepted, so
 //     whoever sends to C selects on Done as well.
 //   - What Receivers had handed back to the handle is sent back to the queue,
@@ -34,9 +38,10 @@ func (q *Queue[T]) Close() error { return q.core().close(canceledContext) }
 //
 // No new Receivers and Senders can be started meanwhile; direct calls work until
 // all of that is done, and return [ErrClosed] then. If ctx ends first, the rest is
-// dealt with as Close does, Err of what was cut short is ErrClosed, and the error matches ctx.Err() if anything was not
-// delivered: it is an [*UndeliveredError] with what neither the program nor the
-// queue has got, or an [*OpError] if the queue has got everything back.
+// dealt with as Close does, Err of what was cut short is ErrClosed, and the error
+// matches ctx.Err() if anything was not delivered, or not acknowledged: it is an
+// [*UndeliveredError] with what neither the program nor the queue has got, or an
+// [*OpError] if the queue, or the journal, has got everything back.
 //
 // It must not be called from C's reader, which it waits for. After Close it returns
 // nil at once.
@@ -55,6 +60,9 @@ func (q *Queue[T]) Shutdown(ctx context.Context) error {
 				clean = false
 			}
 		}
+		if receivers && !core.awaitAcknowledged(ctx) {
+			clean = false
+		}
 	}
 	err := core.close(ctx)
 	if err == nil && !clean {
@@ -63,7 +71,7 @@ func (q *Queue[T]) Shutdown(ctx context.Context) error {
 	return err
 }
 
-// Pauses of awaitDrained, doubling from one to the other.
+// Pauses of awaitCondition, doubling from one to the other.
 const (
 	drainedMin = 100 * time.Microsecond
 	drainedMax = 10 * time.Millisecond
@@ -79,14 +87,24 @@ func (q *queue) awaitDrained(ctx context.Context, p pumper) bool {
 	case <-q.closing:
 		return true // Close, by somebody else, deals with it
 	}
-	// Nobody says when a value is read from C's buffer.
-	for pause := drainedMin; !p.drained(); pause = min(2*pause, drainedMax) {
+	return q.awaitCondition(ctx, p.drained) // nobody says when a value is read from C's buffer
+}
+
+// awaitAcknowledged waits until the program has acknowledged, or given back, what was
+// delivered. It reports false if ctx ends before.
+func (q *queue) awaitAcknowledged(ctx context.Context) bool {
+	return q.awaitCondition(ctx, func() bool { return q.unacked.Load() == 0 })
+}
+
+// awaitCondition looks from time to time, until ctx ends or the handle is closed.
+func (q *queue) awaitCondition(ctx context.Context, holds func() bool) bool {
+	for pause := drainedMin; !holds(); pause = min(2*pause, drainedMax) {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
-			return p.drained()
+			return holds()
 		case <-q.closing:
 			timer.Stop()
 			return true

@@ -50,8 +50,8 @@ type Consumer[T any] struct {
 // it cannot work (the handle is closed, the selector or an option is bad), its C is closed
 // at once and Err says why.
 //
-// C has room for all that may be in flight but one, or for what [WithBuffer] says if that
-// is less. Consumers and Receivers, of all processes, compete for messages.
+// C has room for all that may be in flight but one, up to 64, or up to what [WithBuffer]
+// says. Consumers and Receivers, of all processes, compete for messages.
 func (q *Queue[T]) Consumer(ctx context.Context, s Selector, opts ...ConsumerOption) *Consumer[T] {
 	o, err := newConsumerOptions(opts)
 	if err == nil {
@@ -122,29 +122,25 @@ func (c *Consumer[T]) Close() error {
 	return nil
 }
 
-// room waits until a message may be in flight.
-func (c *Consumer[T]) room() (int, error) {
-	for len(c.spare) == 0 {
-		select {
-		case d := <-c.credits.free:
-			c.spare = append(c.spare, d)
-		default:
-			if err := c.awaitCredit(); err != nil {
-				return 0, err
-			}
-		}
+// await waits until a message may be in flight.
+func (c *Consumer[T]) await() error {
+	if c.room() > 0 {
+		return nil
 	}
-	// What is in C is in flight, so that there is room for as many as may be taken.
+	return c.awaitCredit()
+}
+
+// room: what is in C is in flight.
+func (c *Consumer[T]) room() int {
 	for len(c.spare) < maxBatch {
 		select {
 		case d := <-c.credits.free:
 			c.spare = append(c.spare, d)
-			continue
 		default:
+			return len(c.spare)
 		}
-		break
 	}
-	return len(c.spare), nil
+	return len(c.spare)
 }
 
 // awaitCredit waits until a delivery is settled.

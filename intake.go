@@ -26,8 +26,10 @@ type intake struct {
 // outlet is the side of an intake that the program sees. Its methods are called by the
 // goroutine.
 type outlet interface {
-	// room returns how many messages may be taken now, at least one; it waits for that.
-	room() (int, error)
+	// await waits until a message may be taken.
+	await() error
+	// room returns how many may be taken now, when the first one is there.
+	room() int
 	// hold keeps the message in from.msg, decoded.
 	hold() *aside
 	// deliver sends what is held to C. It returns why it had to stop.
@@ -144,13 +146,13 @@ const maxBatch = 64
 // take waits for a message and holds it, and with it those that follow at once.
 // It ends early at a message that does not go to C.
 func (in *intake) take(out outlet) (special *aside, err error) {
-	most, err := out.room()
-	if err != nil {
+	if err := out.await(); err != nil {
 		return nil, err
 	}
 	if err := in.from.run(in.taking); err != nil {
 		return nil, err
 	}
+	most := min(maxBatch, out.room())
 	for held := 1; ; held++ {
 		if special := out.hold(); special != nil {
 			return special, nil

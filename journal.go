@@ -13,9 +13,18 @@ import (
 
 // adoption is how a handle takes over journals.
 type adoption struct {
-	begin   sync.Once
-	watcher *journal.Watcher // nil: not begun; written in begin
+	mu      sync.Mutex
+	stage   adoptionStage    // guarded by mu
+	watcher *journal.Watcher // nil: there is none; guarded by mu
 }
+
+type adoptionStage int
+
+const (
+	adoptsNothing adoptionStage = iota // nobody has received yet
+	adopts
+	adoptsNoMore // the handle is closed
+)
 
 // attach makes the queue with the msqid that of the handle, and opens a journal for it.
 // What is in the journal of the queue before stays there until it is acknowledged.
@@ -34,6 +43,7 @@ func (q *queue) attach(id int) error {
 		if err := before.Close(); err != nil {
 			q.options.onJournalError(err)
 		}
+		q.adoptAnew()
 	}
 	return nil
 }
@@ -57,15 +67,51 @@ func (q *queue) adopt() {
 	if q.options.journal == nil {
 		return
 	}
-	q.adoption.begin.Do(func() {
-		current := func() (journal.Identity, error) { return q.identify(q.msqid()) }
-		w, err := journal.Watch(*q.options.journal, current, q.adopted, q.options.onJournalError)
-		if err != nil {
-			q.options.onJournalError(err)
-			return
-		}
-		q.adoption.watcher = w
-	})
+	q.adoption.mu.Lock()
+	defer q.adoption.mu.Unlock()
+	if q.adoption.stage == adoptsNothing {
+		q.adoption.stage = adopts
+		q.watchJournals()
+	}
+}
+
+// adoptAnew is called when the handle has another queue, whose journals were none of its
+// business before.
+func (q *queue) adoptAnew() {
+	q.adoption.mu.Lock()
+	defer q.adoption.mu.Unlock()
+	if q.adoption.stage == adopts {
+		q.endWatcher()
+		q.watchJournals()
+	}
+}
+
+// endAdoption makes the handle take over nothing more.
+func (q *queue) endAdoption() {
+	q.adoption.mu.Lock()
+	defer q.adoption.mu.Unlock()
+	q.adoption.stage = adoptsNoMore
+	q.endWatcher()
+}
+
+// watchJournals takes over the journals that there are, and then those of processes that
+// die. It needs adoption.mu.
+func (q *queue) watchJournals() {
+	current := func() (journal.Identity, error) { return q.identify(q.msqid()) }
+	w, err := journal.Watch(*q.options.journal, current, q.adopted, q.options.onJournalError)
+	if err != nil {
+		q.options.onJournalError(err)
+		return
+	}
+	q.adoption.watcher = w
+}
+
+// endWatcher waits for the end of the watcher. It needs adoption.mu.
+func (q *queue) endWatcher() {
+	if q.adoption.watcher != nil {
+		_ = q.adoption.watcher.Close() // it was only read from
+		q.adoption.watcher = nil
+	}
 }
 
 // adopted hands back what a process had taken that is dead.
@@ -75,14 +121,6 @@ func (q *queue) adopted(a *journal.Adopted) {
 		if err := q.handBack(m); err != nil {
 			q.options.onJournalError(err)
 		}
-	}
-}
-
-// endAdoption makes the handle take over nothing more.
-func (q *queue) endAdoption() {
-	q.adoption.begin.Do(func() {})
-	if w := q.adoption.watcher; w != nil {
-		_ = w.Close() // it was only read from
 	}
 }
 

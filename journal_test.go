@@ -463,3 +463,37 @@ func TestJournalWithViews(t *testing.T) {
 		t.Errorf("%v, %v", m, err)
 	}
 }
+
+// TestJournalOfAQueueThatCameBack: under WithReopen, what was taken from the queue that
+// was removed is an orphan at the death of the process, and what another process had
+// taken from the new one is adopted.
+func TestJournalOfAQueueThatCameBack(t *testing.T) {
+	dir := journalDir(t)
+	q := newKeyed(t)
+	heir := must(chanmq.Open(q.Key(), chanmq.WithJournal(dir), chanmq.WithReopen()))
+	defer heir.Close()
+	sendNumbers(t, q, 1, 0, 1)
+	old, err := heir.Take(ctxWithin(t), chanmq.Any())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	again := adopt(t, must(chanmq.Create(q.Key(), 0o600)))
+	sendNumbers(t, again, 1, 0, 3)
+	die(t, again, dir, "take", "kill")
+	sendNumbers(t, again, 1, 3, 4)
+	// The first one may be taken before the handle knows the new queue, which it learns
+	// from the kernel at its next receive.
+	wantNumbers(t, heir, chanmq.Any(), 0, 4)
+	if n := len(journals(t, dir)); n != 2 {
+		t.Errorf("%d journals, want one of each queue", n)
+	}
+	if err := old.Ack(); err != nil {
+		t.Error(err)
+	}
+	if n := len(journals(t, dir)); n != 1 {
+		t.Errorf("%d journals, want that of the new queue", n)
+	}
+}

@@ -130,10 +130,12 @@ func WithWait(ctx context.Context) Option {
 // What counts as acknowledged:
 //
 //   - a delivery of [Queue.Take] or a [Consumer]: when the program calls Ack;
-//   - a message of a [Receiver]: when the program has read it from C. What it has read
-//     from C's buffer and the Receiver has not noticed yet may come again: at most what
-//     the buffer has room for. Without a buffer, and through [Merge], it is the one
-//     message that the program has read a moment ago;
+//   - a message of a [Receiver]: when the program has read it from C, and the Receiver
+//     has noticed. Without a buffer that is a moment later. Of what was read from C's
+//     buffer it notices when the next message comes, or by a look after 5 ms, and then
+//     after pauses that double up to 10 s while something is unread. What was read since
+//     may come again: at most what the buffer has room for, or one message without a
+//     buffer;
 //   - a message of a direct call: when the call returns it;
 //   - a message that [Forward] or [Queue.Close] has sent: when the kernel has it. What
 //     Close cannot send back, because the queue is full, stays in the journal.
@@ -162,7 +164,7 @@ func WithJournal(dir string) Option { return func(o *options) { o.journal = &dir
 
 // WithJournalError sets what is done with errors of journals that concern no call: one of
 // a dead process that cannot be read is left where it is, and f is called with a
-// [*JournalError], once for each handle and file. f must not close the handle. Without this
+// [*JournalError], once for each handle and file. f must not use the handle. Without this
 // option they are logged with package log/slog, at level Warn.
 func WithJournalError(f func(error)) Option {
 	return func(o *options) {

@@ -1,9 +1,6 @@
 package chanmq
 
-import (
-	"fmt"
-	"math"
-)
+import "fmt"
 
 // A ReceiverOption changes how a [Receiver] works: [WithBuffer],
 // [WithDecodeError], [WithDrain]. A [Consumer] takes them, too.
@@ -133,7 +130,7 @@ func (o *consumerOptions) refuse(format string, args ...any) {
 
 func newConsumerOptions(opts []ConsumerOption) (consumerOptions, error) {
 	o := consumerOptions{inFlight: 1}
-	o.buffer = math.MaxInt
+	o.buffer = maxBatch
 	for _, opt := range opts {
 		opt.applyConsumer(&o)
 	}

@@ -5,6 +5,7 @@ import (
 	"runtime"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
 )
@@ -38,6 +39,10 @@ type Receiver[T any] struct {
 
 	sent  atomic.Uint64 // how many values were sent to c; written with collecting
 	acked uint64        // how many of them are known to be read, with a journal; guarded by collecting
+
+	// The next look at what was read from c's buffer, with a journal. Guarded by collecting.
+	look      *time.Timer // nil: none is due
+	lookPause time.Duration
 
 	downstream atomic.Pointer[downstream] // who reads c in the program's place; nil: nobody yet
 
@@ -129,8 +134,10 @@ func (r *Receiver[T]) Close() error {
 	return nil
 }
 
+func (r *Receiver[T]) await() error { return nil }
+
 // room: with what is in C these make at most cap(c)+1.
-func (r *Receiver[T]) room() (int, error) { return min(maxBatch, 1+cap(r.c)-len(r.c)), nil }
+func (r *Receiver[T]) room() int { return 1 + cap(r.c) - len(r.c) }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *aside {
@@ -199,6 +206,9 @@ func (r *Receiver[T]) deliver() error {
 		r.from.waiter.NeedYield = true
 		r.acknowledge()
 	}
+	if r.journals() && r.acked < r.sent.Load() && r.look == nil {
+		r.lookLater(lookMin)
+	}
 	if r.from.waiter.NeedYield && r.from.waiter.Waited {
 		// Messages come one by one: the program can have this one now, or
 		// after a system call that most likely finds no other.
@@ -251,6 +261,31 @@ func (r *Receiver[T]) acknowledge() {
 	}
 }
 
+// Pauses between looks at what was read from C's buffer while no message comes, doubling
+// from one to the other.
+const (
+	lookMin = 5 * time.Millisecond
+	lookMax = 10 * time.Second
+)
+
+// lookLater makes acknowledge be called again as long as something is unread, since
+// nobody says when a value is read from a channel's buffer. It needs collecting.
+func (r *Receiver[T]) lookLater(pause time.Duration) {
+	r.lookPause = pause
+	r.look = time.AfterFunc(pause, func() {
+		r.collecting.Lock()
+		defer r.collecting.Unlock()
+		if r.look == nil {
+			return // all is read or handed back
+		}
+		r.look = nil
+		r.acknowledge()
+		if r.acked < r.sent.Load() {
+			r.lookLater(min(2*r.lookPause, lookMax))
+		}
+	})
+}
+
 // passed is called by a downstream when the program has the value that it had read.
 func (r *Receiver[T]) passed(d *downstream) {
 	d.passed.Add(1)
@@ -270,6 +305,11 @@ func (r *Receiver[T]) releaseBuffers() {
 	for i := range r.ring {
 		_ = r.ring[i].raw.ack()
 		r.ring[i].raw.release()
+	}
+	r.acked = r.sent.Load()
+	if r.look != nil {
+		r.look.Stop()
+		r.look = nil
 	}
 }
 

@@ -62,6 +62,10 @@ type Codec[T any] struct{}
 // Serialize returns the codec for T.
 func Serialize[T any]() Codec[T] { return Codec[T]{} }
 
+// NeverEndsIn returns a byte that no text in this format ends with: what chanmq's journal
+// finds the length of a message by, see codec.Ender.
+func (Codec[T]) NeverEndsIn() byte { return 0xFF }
+
 // Append appends v to dst, encoded as PHP's serialize() does, and returns the
 // extended slice.
 func (Codec[T]) Append(dst []byte, v T) ([]byte, error) {
