@@ -323,10 +323,10 @@ func TestShutdownWaitsForAcknowledgements(t *testing.T) {
 					defer cancel()
 					ended := make(chan error, 1)
 					go func() { ended <- q.Shutdown(ctx) }()
-					time.Sleep(time.Hour)
+					time.Sleep(time.Second) // it looks from time to time
 					synctest.Wait()
 					_ = taken[0].Ack()
-					time.Sleep(time.Hour)
+					time.Sleep(time.Second) // it looks from time to time
 					synctest.Wait()
 					select {
 					case err := <-ended:
