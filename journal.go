@@ -98,7 +98,7 @@ func (q *queue) endAdoption() {
 // die. It needs adoption.mu.
 func (q *queue) watchJournals() {
 	current := func() (journal.Identity, error) { return q.identify(q.msqid()) }
-	w, err := journal.Watch(*q.options.journal, current, q.adopted, q.options.onJournalError)
+	w, err := journal.Watch(*q.options.journal, q.kernel, current, q.adopted, q.options.onJournalError)
 	if err != nil {
 		q.options.onJournalError(err)
 		return

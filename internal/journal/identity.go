@@ -47,8 +47,8 @@ func Identify(k sysv.Kernel, msqid int) (Identity, error) {
 // here returns the part of an identity that all queues of this process share. A machine
 // in memory is a namespace by itself.
 func here(k sysv.Kernel) (id Identity, err error) {
-	if m, ok := k.(interface{ MachineID() uint64 }); ok {
-		return Identity{NamespaceDev: math.MaxUint64, NamespaceID: m.MachineID()}, nil
+	if machine, inMemory := machineID(k); inMemory {
+		return Identity{NamespaceDev: math.MaxUint64, NamespaceID: machine}, nil
 	}
 	id.NamespaceDev, id.NamespaceIno, id.NamespaceID, id.Initial, err = sysv.IPCNamespace()
 	if err != nil {
@@ -65,6 +65,14 @@ func here(k sysv.Kernel) (id Identity, err error) {
 	}
 	copy(id.Boot[:], boot)
 	return id, nil
+}
+
+// machineID tells machines in memory apart.
+func machineID(k sysv.Kernel) (id uint64, inMemory bool) {
+	if m, ok := k.(interface{ MachineID() uint64 }); ok {
+		return m.MachineID(), true
+	}
+	return 0, false
 }
 
 // sameNamespace reports whether a namespace may be the same, and whether it is sure.

@@ -18,7 +18,7 @@ func TestEveryCallIsUnsupported(t *testing.T) {
 		"Open":     func() error { _, err := Open(dir, Identity{}); return err },
 		"Adopt":    func() error { _, err := Adopt(dir, Identity{}); return err },
 		"Orphans":  func() error { _, err := Orphans(dir, sysv.Host()); return err },
-		"Watch":    func() error { _, err := Watch(dir, nil, nil, nil); return err },
+		"Watch":    func() error { _, err := Watch(dir, sysv.Host(), nil, nil, nil); return err },
 	} {
 		if err := call(); !errors.Is(err, errors.ErrUnsupported) || !strings.Contains(err.Error(), runtime.GOOS) {
 			t.Errorf("%s: %v, want an error matching errors.ErrUnsupported that names the system", name, err)

@@ -314,7 +314,7 @@ func TestDirectoriesOfOthersAreRefused(t *testing.T) {
 				"Open":    func() error { _, err := Open(dir, id); return err },
 				"Adopt":   func() error { _, err := Adopt(dir, id); return err },
 				"Orphans": func() error { _, err := Orphans(dir, kernel); return err },
-				"Watch":   func() error { _, err := Watch(dir, nil, nil, nil); return err },
+				"Watch":   func() error { _, err := Watch(dir, sysv.Host(), nil, nil, nil); return err },
 			}
 			for call, f := range calls {
 				if err := f(); err == nil || !errors.Is(err, is) || !strings.Contains(err.Error(), text) {

@@ -162,7 +162,7 @@ func victimRole(args []string) error {
 	if v.id, err = Identify(kernel, v.msqid); err != nil {
 		return err
 	}
-	_, err = Watch(v.dir, func() (Identity, error) { return v.id, nil }, func(a *Adopted) {
+	_, err = Watch(v.dir, sysv.Host(), func() (Identity, error) { return v.id, nil }, func(a *Adopted) {
 		for _, s := range a.Slots {
 			v.deliver(s)
 			if rand.IntN(4) == 0 {

@@ -49,8 +49,15 @@ type retry struct {
 // It calls found for each, and failed for errors, once for each file; not at the same
 // time, and the first calls before it returns. They must not call Close. queue returns
 // the identity of the queue as it is at that time.
-func Watch(dir string, queue func() (Identity, error), found func(*Adopted), failed func(error)) (*Watcher, error) {
-	return watch(dir, queue, found, failed, sysv.WatchDir)
+//
+// k is the kernel that the queue is in. On one in memory the Watcher only looks once a
+// second: a goroutine that waits for a file keeps the clock of testing/synctest from going on.
+func Watch(dir string, k sysv.Kernel, queue func() (Identity, error), found func(*Adopted), failed func(error)) (*Watcher, error) {
+	inotify := sysv.WatchDir
+	if _, inMemory := machineID(k); inMemory {
+		inotify = func(string) (*sysv.Watch, error) { return nil, errors.ErrUnsupported }
+	}
+	return watch(dir, queue, found, failed, inotify)
 }
 
 func watch(dir string, queue func() (Identity, error), found func(*Adopted), failed func(error), inotify func(string) (*sysv.Watch, error)) (*Watcher, error) {
