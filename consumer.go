@@ -170,6 +170,7 @@ func (c *Consumer[T]) hold() *aside {
 	if c.o.maxAttempts > 0 && d.raw.delivered() >= c.o.maxAttempts {
 		dead := newDelivery(d, d.raw.message(), d.raw.delivered())
 		return &aside{do: func() {
+			defer dead.Nack() // has an effect if the function does not return
 			c.o.dead(dead)
 			_ = dead.Ack() // at worst it comes again
 		}}
@@ -186,6 +187,8 @@ func (c *Consumer[T]) hold() *aside {
 		return &aside{err: err}
 	}
 	return &aside{do: func() {
+		d.raw.deliver()        // it may end the process
+		defer undecoded.Nack() // has an effect if the function does not return
 		c.o.onDecodeError(err.(*DecodeError))
 		_ = undecoded.Ack()
 	}}

@@ -89,7 +89,7 @@ func (o *receive) ready() (msqid int, err error) {
 	for {
 		at := o.q.at.Load()
 		m := &o.msg
-		if m.buf == nil || m.room() < o.room || !m.isIn(at.journal) {
+		if m.buf == nil || m.room() < o.room || !m.in(at.journal) {
 			err := m.grow(at.journal, o.room)
 			switch {
 			case err == nil:

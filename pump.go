@@ -24,9 +24,9 @@ type pump struct {
 	why    error      // what Err returns; set before done is closed; guarded by mu
 }
 
-// errCodecExit is why a pump ended whose codec, or decode error function, called
-// runtime.Goexit.
-var errCodecExit = errors.New("the codec or the WithDecodeError function ended the goroutine (runtime.Goexit)")
+// errCodecExit is why a pump ended whose codec, or another function of the program's,
+// called runtime.Goexit.
+var errCodecExit = errors.New("the codec, or the function of WithDecodeError or WithMaxAttempts, ended the goroutine (runtime.Goexit)")
 
 // init prepares a pump of the program's ctx, which runs until running ends.
 func (p *pump) init(core *queue, op string, ctx, running context.Context) {

@@ -137,8 +137,9 @@ func (q *queue) find() (int, error) {
 // handle that is closed gives it back to the kernel. What that does not take stays in the
 // journal, or is in the error if there is none.
 func (q *queue) handBack(m raw) error {
-	if q.slot.put(m) {
-		q.lot.Wake(m.typ())
+	typ := m.typ()
+	if q.slot.put(m) { // whoever takes it may have dealt with it by now, buffer and all
+		q.lot.Wake(typ)
 		return nil
 	}
 	err := q.kernel.Send(q.msqid(), m.wire())

@@ -35,8 +35,9 @@ func (m *raw) message() Message[[]byte] {
 // room returns how many bytes of text fit.
 func (m *raw) room() int { return len(m.buf) - sysv.HeaderSize }
 
-// isIn reports whether the buffer is in the journal; nil: in none.
-func (m *raw) isIn(j *journal.Journal) bool {
+// in reports whether the buffer is in the journal, or in no journal if j is nil.
+// Deliveries of Take pass buffers from one handle to another.
+func (m *raw) in(j *journal.Journal) bool {
 	if m.saved == nil {
 		return j == nil
 	}

@@ -111,6 +111,37 @@ func (w *work) read(r *chanmq.Receiver[[]byte], n int) {
 	}
 }
 
+// deliveries reads up to n of them.
+func (w *work) deliveries(c *chanmq.Consumer[[]byte], n int) (held []chanmq.Delivery[[]byte]) {
+	for range n {
+		d, ok := <-c.C()
+		if !ok {
+			break
+		}
+		held = append(held, d)
+	}
+	return held
+}
+
+// settle acknowledges deliveries, or gives them back.
+func (w *work) settle(held []chanmq.Delivery[[]byte], acks ...bool) {
+	for i, d := range held {
+		if acks[i] {
+			w.at(numberIn(d.Value), "acknowledged")
+			if err := d.Ack(); err != nil {
+				w.Error(err)
+			}
+			continue
+		}
+		var left *chanmq.UndeliveredError
+		if err := d.Nack(); errors.As(err, &left) {
+			w.at(numberIn(d.Value), "undelivered")
+		} else if err != nil {
+			w.Error(err)
+		}
+	}
+}
+
 // unsent asks a Sender that has ended for what it did not send. If the handle is
 // closed early, its Close reports that too, except what C's buffer took afterwards.
 func (w *work) unsent(s *chanmq.Sender[[]byte]) {
@@ -246,6 +277,67 @@ var scenarios = []scenario{
 		w.puts(1, 3, 0)
 		w.read(w.q.Receiver(w.ctx, chanmq.Any(), chanmq.WithBuffer(1)), 1)
 		synctest.Wait() // the rest is for Close of the queue
+	}},
+	{"Consumer", func(w *work) {
+		w.puts(1, 10, 0)
+		c := w.q.Consumer(w.ctx, chanmq.Any(), chanmq.WithInFlight(3))
+		held := w.deliveries(c, 3)
+		w.settle(held, true, false, true)
+		w.settle(w.deliveries(c, 2), false, true)
+		_ = c.Close()
+		held = nil
+		for range 2 {
+			if d, err := w.q.Take(w.ctx, chanmq.OfType(1)); err == nil {
+				held = append(held, d)
+			}
+		}
+		ctx, cancel := context.WithCancel(w.ctx)
+		c = w.q.Consumer(ctx, chanmq.Any(), chanmq.WithInFlight(2), chanmq.WithBuffer(0))
+		w.settle(w.deliveries(c, 1), true)
+		synctest.Wait()
+		cancel()
+		w.settle(held, false, false)
+		c = w.q.Consumer(w.ctx, chanmq.OfType(1))
+		synctest.Wait()
+		drained := make(chan struct{})
+		go func() {
+			defer close(drained)
+			_ = c.Drain(w.ctx)
+		}()
+		synctest.Wait()
+		w.settle(w.deliveries(c, 1), true)
+		<-drained
+		w.puts(1, 3, 0)
+		held = w.deliveries(w.q.Consumer(w.ctx, chanmq.Any(), chanmq.WithInFlight(3)), 1)
+		synctest.Wait()
+		w.close() // has the rest
+		w.settle(held, false)
+	}},
+	{"Consumers that wait", func(w *work) {
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		w.others.Go(func() {
+			for n := range 6 {
+				time.Sleep(time.Second / 2)
+				w.puts(1+n%2, 1, 0)
+			}
+		})
+		var wg sync.WaitGroup
+		for _, s := range []chanmq.Selector{chanmq.OfType(1), chanmq.OfType(2), chanmq.Any()} {
+			wg.Go(func() {
+				c := w.q.Consumer(ctx, s)
+				for n := 0; ; n++ {
+					held := w.deliveries(c, 1)
+					if held == nil {
+						return
+					}
+					time.Sleep(time.Second / 4) // it waits for this
+					w.settle(held, n%3 > 0)
+				}
+			})
+		}
+		wg.Wait()
+		time.Sleep(time.Minute)
 	}},
 	{"Receivers that wait", func(w *work) {
 		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
