@@ -43,6 +43,7 @@ type Consumer[T any] struct {
 
 	// Of the goroutine, until done is closed.
 	spare []*delivery   // credits that it has
+	alone bool          // the last message that was taken is to be in flight by itself
 	held  []Delivery[T] // taken and not sent to c yet; the last one may not be decoded yet
 }
 
@@ -124,38 +125,54 @@ func (c *Consumer[T]) Close() error {
 
 // await waits until a message may be in flight.
 func (c *Consumer[T]) await() error {
-	if c.room() > 0 {
-		return nil
-	}
-	return c.awaitCredit()
-}
-
-// room: what is in C is in flight.
-func (c *Consumer[T]) room() int {
-	for len(c.spare) < maxBatch {
-		select {
-		case d := <-c.credits.free:
-			c.spare = append(c.spare, d)
-		default:
-			return len(c.spare)
+	if c.alone {
+		if err := c.awaitCredits(c.o.inFlight, c.taking); err != nil {
+			return err
 		}
+		c.alone = false
 	}
-	return len(c.spare)
+	return c.awaitCredits(1, c.taking)
 }
 
-// awaitCredit waits until a delivery is settled.
-func (c *Consumer[T]) awaitCredit() error {
-	c.core.beginRead()
-	defer c.core.endRead()
+// more: what is in C is in flight.
+func (c *Consumer[T]) more() bool {
+	if len(c.spare) == 0 {
+		c.collectCredit()
+	}
+	return len(c.spare) > 0 && !c.alone
+}
+
+// collectCredit takes one that is free.
+func (c *Consumer[T]) collectCredit() bool {
 	select {
 	case d := <-c.credits.free:
 		c.spare = append(c.spare, d)
-		return nil
-	case <-c.taking.Done():
-		return &canceled{}
-	case <-c.core.removal.gone:
-		return sysv.EIDRM
+		return true
+	default:
+		return false
 	}
+}
+
+// awaitCredits waits until it has so many, that is, until deliveries are settled.
+func (c *Consumer[T]) awaitCredits(n int, ctx context.Context) error {
+	for len(c.spare) < n && c.collectCredit() {
+	}
+	if len(c.spare) >= n {
+		return nil
+	}
+	c.core.beginRead()
+	defer c.core.endRead()
+	for len(c.spare) < n {
+		select {
+		case d := <-c.credits.free:
+			c.spare = append(c.spare, d)
+		case <-ctx.Done():
+			return &canceled{}
+		case <-c.core.removal.gone:
+			return sysv.EIDRM
+		}
+	}
+	return nil
 }
 
 // hold keeps the message that was taken in a delivery, decoded.
@@ -175,6 +192,8 @@ func (c *Consumer[T]) hold() *aside {
 			_ = dead.Ack() // at worst it comes again
 		}}
 	}
+	// One of these may have ended its process: the others must not be blamed again.
+	c.alone = c.o.maxAttempts > 0 && d.raw.delivered() > 0 && d.raw.adopted()
 	c.held = append(c.held, newDelivery(d, Message[T]{Type: d.raw.typ()}, 0))
 	err := c.decode(d, &c.held[len(c.held)-1].Value)
 	if err == nil {
@@ -219,6 +238,11 @@ func (c *Consumer[T]) deliver() error {
 	}()
 	for i := range c.held {
 		d := &c.held[i]
+		if c.alone && i == len(c.held)-1 {
+			if err := c.awaitCredits(c.o.inFlight-1, c.running); err != nil {
+				return err
+			}
+		}
 		// Before the program has it: what it does then may end the process.
 		d.Attempt = d.state.raw.deliver()
 		select {

@@ -28,8 +28,8 @@ type intake struct {
 type outlet interface {
 	// await waits until a message may be taken.
 	await() error
-	// room returns how many may be taken now, when the first one is there.
-	room() int
+	// more reports whether another one may be taken now, besides what is held.
+	more() bool
 	// hold keeps the message in from.msg, decoded.
 	hold() *aside
 	// deliver sends what is held to C. It returns why it had to stop.
@@ -152,12 +152,11 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 	if err := in.from.run(in.taking); err != nil {
 		return nil, err
 	}
-	most := min(maxBatch, out.room())
 	for held := 1; ; held++ {
 		if special := out.hold(); special != nil {
 			return special, nil
 		}
-		if held == most || in.taking.Err() != nil || !in.another(held) {
+		if held == maxBatch || !out.more() || in.taking.Err() != nil || !in.another(held) {
 			return nil, nil // run will find the reason again
 		}
 	}

@@ -535,3 +535,62 @@ func TestTakeFromBothKinds(t *testing.T) {
 		t.Errorf("%d messages are in the journal, of %d", left, rounds)
 	}
 }
+
+func init() { roles["three-in-flight"] = threeInFlightRole }
+
+// threeInFlightRole has three messages in flight and dies of the number 1: msqid, directory. It
+// prints what it acknowledges, and what it is to give up.
+func threeInFlightRole(args []string) error {
+	var msqid int
+	fmt.Sscan(args[0], &msqid)
+	q, err := chanmq.Attach(msqid, chanmq.WithJournal(args[1]))
+	if err != nil {
+		return err
+	}
+	ctx := context.Background()
+	c := q.Consumer(ctx, chanmq.Any(), chanmq.WithInFlight(3), chanmq.WithMaxAttempts(3, func(d chanmq.Delivery[[]byte]) {
+		fmt.Println("gave up", numberOf(d.Value), d.Attempt)
+	}))
+	var first []chanmq.Delivery[[]byte]
+	for d := range c.C() {
+		if numberOf(d.Value) == 3 { // the last one
+			d.Ack()
+			return q.Close()
+		}
+		if d.Attempt == 1 {
+			if first = append(first, d); len(first) == 3 {
+				os.Exit(1) // all three are in flight
+			}
+			continue
+		}
+		if numberOf(d.Value) == 1 {
+			os.Exit(1)
+		}
+		d.Ack()
+		fmt.Println("did", numberOf(d.Value), d.Attempt)
+	}
+	return c.Err()
+}
+
+// TestInnocentMessagesAreNotGivenUp: what was in flight beside a message that kills its
+// process is delivered by itself then, and not given up with that one.
+func TestInnocentMessagesAreNotGivenUp(t *testing.T) {
+	dir := journalDir(t)
+	q := newQueue(t)
+	sendNumbers(t, q, 1, 0, 3)
+	var printed strings.Builder
+	for run := range 4 {
+		if run == 3 {
+			sendNumbers(t, q, 1, 3, 4)
+		}
+		cmd := testkit.Process(t, "three-in-flight", fmt.Sprint(q.ID()), dir)
+		cmd.Stdout = &printed
+		if err := cmd.Run(); (err == nil) != (run == 3) {
+			t.Fatalf("run %d: %v", run, err)
+		}
+	}
+	const want = "did 0 2\ngave up 1 3\ndid 2 2\n"
+	if printed.String() != want {
+		t.Errorf("the processes printed\n%swant\n%s", &printed, want)
+	}
+}

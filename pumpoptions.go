@@ -99,7 +99,10 @@ func WithInFlight(n int) ConsumerOption {
 // first, or sends it to another queue. dead must not call Close or Drain of that Consumer,
 // nor Close of the queue.
 //
-// A message that was offered on C when the process died counts as delivered.
+// All that were delivered, or offered on C, when the process died count as attempted, since
+// nobody knows which of them it was. So that the others are not given up with that one, a
+// Consumer with this option delivers what a dead process had one at a time, whatever
+// [WithInFlight] says.
 func WithMaxAttempts(n int, dead func(Delivery[[]byte])) ConsumerOption {
 	return consumerOption(func(o *consumerOptions) {
 		if n < 1 {

@@ -117,5 +117,8 @@ func (m *raw) delivered() int {
 	return m.attempts
 }
 
+// adopted reports whether another process took it, and is dead.
+func (m *raw) adopted() bool { return m.saved != nil && m.saved.Adopted() }
+
 // lengthInferred reports whether the process that took it died before it knew the length.
 func (m *raw) lengthInferred() bool { return m.saved != nil && m.saved.LengthInferred() }

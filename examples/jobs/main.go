@@ -124,8 +124,7 @@ type deadLetters struct {
 	q   *chanmq.Queue[[]byte]
 }
 
-// giveUp gets a job that has failed, or ended the process, too often. One that was under way
-// beside such a job each time the process ended is given up with it.
+// giveUp gets a job that has failed, or ended the process, too often.
 func (dead deadLetters) giveUp(d chanmq.Delivery[[]byte]) {
 	log.Printf("given up after %d attempts: %s", d.Attempt, d.Value)
 	if err := dead.q.Send(dead.ctx, d.Type, d.Value); err != nil {
