@@ -503,8 +503,8 @@ func (r *report) reaches(w *strings.Builder) {
 		line(fmt.Sprintf("messages/s, %s, %d B, GOMAXPROCS=%d, of the C loop", label, size, procs), ">= 0.8x",
 			r.find(acked, cLoop, params{Size: size}).of("ns_per_message").over(c.of("ns_per_message")), times,
 			func(s spread) bool { return s.Median >= 0.8 })
-		line(fmt.Sprintf("allocations for a message, %s, %d B, GOMAXPROCS=%d", label, size, procs), "0",
-			c.of("allocs_per_message"), digits, below(0.01)) // the runtime has some of its own
+		line(fmt.Sprintf("allocations for a message, %s, %d B, GOMAXPROCS=%d", label, size, procs), "0, but for its start",
+			c.of("allocs_per_message"), digits, below(0.05)) // 0.05 is a few hundred in the window
 	}
 
 	for _, queues := range []int{1, 100} {
