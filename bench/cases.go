@@ -18,7 +18,9 @@ const (
 	queueLink linkKind = iota
 	socketLink
 	pipeLink
-	natsLink // over loopback: the peers, a program of their own, see to it
+	natsLink  // over loopback: the peers, a program of their own, see to it
+	redisLink // a server that the session starts; the peers are a program of their own
+	redisFileLink
 )
 
 // system is one way to send and receive messages.
@@ -28,8 +30,27 @@ type system struct {
 	kind  string // of a Go endpoint
 	args  []string
 	link  linkKind
+	files scratch // of the receiver
 	placement
 }
+
+// scratch is where a system has files.
+type scratch int
+
+const (
+	noFiles scratch = iota
+	onTmpfs
+	onDisk // where temporary files are, unless that is a tmpfs
+)
+
+// journaled is the system with a journal.
+func (sys system) journaled() system {
+	sys.label += journalLabel
+	sys.files = onTmpfs
+	return sys
+}
+
+const journalLabel = ", journal"
 
 // placement is which cores the peers of a case may use.
 type placement int
@@ -61,6 +82,8 @@ var (
 	chanmqReceiver = system{label: "chanmq, Receiver and direct Send", kind: "chanmq-receive"}
 	chanmqDirect   = system{label: "chanmq, Send and Receive", kind: "chanmq-direct"}
 	chanmqInto     = system{label: "chanmq, Send and ReceiveInto", kind: "chanmq-into"}
+	chanmqConsumer = system{label: "chanmq, Consumer of 64", kind: "chanmq-consumer", args: []string{"inflight=64"}}
+	chanmqBorrowed = system{label: "chanmq, Consumer of 64, borrowed values", kind: "chanmq-borrowed", args: []string{"inflight=64"}}
 	chanmqStruct   = system{label: "chanmq, Send and ReceiveInto of a Struct", kind: "chanmq-struct"}
 
 	goBlocking        = system{label: "Go, blocking msgsnd and msgrcv", kind: "msgrcv"}
@@ -69,6 +92,12 @@ var (
 	goUnixChannel     = system{label: "Go, Unix socket + channel", kind: "unix-channel", link: socketLink}
 	goPipe            = system{label: "Go, pipe", kind: "pipe", link: pipeLink}
 	goNATS            = system{label: "NATS, embedded server", kind: "nats", link: natsLink}
+
+	jetStreamMemory = system{label: "NATS JetStream, memory", kind: "jetstream", args: []string{"storage=memory"}, link: natsLink, files: onDisk}
+	jetStreamFile   = system{label: "NATS JetStream, file", kind: "jetstream", args: []string{"storage=file"}, link: natsLink, files: onDisk}
+	redisMemory     = system{label: "Redis stream", kind: "redis", args: []string{"acks=1"}, link: redisLink}
+	redisFile       = system{label: "Redis stream, appendonly", kind: "redis", args: []string{"acks=1"}, link: redisFileLink}
+	redisBatched    = system{label: "Redis stream, an XACK for 64", kind: "redis", args: []string{"acks=64"}, link: redisLink}
 )
 
 // family is a table of the report: cases that are compared with each other.
@@ -77,6 +106,7 @@ type family string
 const (
 	roundTrip family = "roundtrip"
 	oneWay    family = "oneway"
+	acked     family = "acknowledged"
 	senders   family = "senders"
 	paced     family = "paced"
 	idleTime  family = "latency"
@@ -133,79 +163,83 @@ func (b *benchmark) name() string { return fmt.Sprintf("%s/%s%s", b.family, b.sy
 
 // scale is how much is measured.
 type scale struct {
-	rounds    int
-	window    time.Duration // of one measurement at full speed
-	sizes     []int         // of messages
-	senders   []int
-	rates     []int
-	pacedFor  time.Duration
-	idleTimes []time.Duration
-	idleFor   time.Duration // waits at each idle time, in all
-	idleMost  int           // and messages at most
-	settle    time.Duration // before idle CPU is measured
-	idleCPU   time.Duration // while 100 receivers idle
-	crowdCPU  time.Duration // while a crowd idles
-	crowds    []int
-	delivered int
-	cancels   int
-	longMost  int // rounds of cases that take seconds
+	rounds     int
+	window     time.Duration // of one measurement at full speed
+	sizes      []int         // of messages
+	ackedSizes []int         // of those that are acknowledged
+	senders    []int
+	rates      []int
+	pacedFor   time.Duration
+	idleTimes  []time.Duration
+	idleFor    time.Duration // waits at each idle time, in all
+	idleMost   int           // and messages at most
+	settle     time.Duration // before idle CPU is measured
+	idleCPU    time.Duration // while 100 receivers idle
+	crowdCPU   time.Duration // while a crowd idles
+	crowds     []int
+	delivered  int
+	cancels    int
+	longMost   int // rounds of cases that take seconds
 }
 
 var (
 	fullScale = scale{
-		rounds:    5,
-		window:    200 * time.Millisecond,
-		sizes:     []int{16, 64, 256, 1024, 4096, 8192},
-		senders:   []int{1, 2, 4, 8},
-		rates:     []int{100, 1000, 10000},
-		pacedFor:  1500 * time.Millisecond,
-		idleTimes: []time.Duration{10 * time.Microsecond, 100 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond},
-		idleFor:   time.Second,
-		idleMost:  1000,
-		settle:    1500 * time.Millisecond,
-		idleCPU:   10 * time.Second,
-		crowdCPU:  3 * time.Second,
-		crowds:    []int{1, 10, 100, 1000, 10000},
-		delivered: 300,
-		cancels:   200,
-		longMost:  3,
+		rounds:     5,
+		window:     200 * time.Millisecond,
+		sizes:      []int{16, 64, 256, 1024, 4096, 8192},
+		ackedSizes: []int{64, 4096},
+		senders:    []int{1, 2, 4, 8},
+		rates:      []int{100, 1000, 10000},
+		pacedFor:   1500 * time.Millisecond,
+		idleTimes:  []time.Duration{10 * time.Microsecond, 100 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond},
+		idleFor:    time.Second,
+		idleMost:   1000,
+		settle:     1500 * time.Millisecond,
+		idleCPU:    10 * time.Second,
+		crowdCPU:   3 * time.Second,
+		crowds:     []int{1, 10, 100, 1000, 10000},
+		delivered:  300,
+		cancels:    200,
+		longMost:   3,
 	}
 	quickScale = scale{
-		rounds:    1,
-		window:    50 * time.Millisecond,
-		sizes:     []int{64, 4096},
-		senders:   []int{1, 4},
-		rates:     []int{1000},
-		pacedFor:  500 * time.Millisecond,
-		idleTimes: []time.Duration{10 * time.Microsecond, time.Millisecond, 10 * time.Millisecond},
-		idleFor:   200 * time.Millisecond,
-		idleMost:  200,
-		settle:    500 * time.Millisecond,
-		idleCPU:   time.Second,
-		crowdCPU:  500 * time.Millisecond,
-		crowds:    []int{1, 100, 10000},
-		delivered: 50,
-		cancels:   50,
-		longMost:  1,
+		rounds:     1,
+		window:     50 * time.Millisecond,
+		sizes:      []int{64, 4096},
+		ackedSizes: []int{64, 4096},
+		senders:    []int{1, 4},
+		rates:      []int{1000},
+		pacedFor:   500 * time.Millisecond,
+		idleTimes:  []time.Duration{10 * time.Microsecond, time.Millisecond, 10 * time.Millisecond},
+		idleFor:    200 * time.Millisecond,
+		idleMost:   200,
+		settle:     500 * time.Millisecond,
+		idleCPU:    time.Second,
+		crowdCPU:   500 * time.Millisecond,
+		crowds:     []int{1, 100, 10000},
+		delivered:  50,
+		cancels:    50,
+		longMost:   1,
 	}
 	// smokeScale is for the test that each case works.
 	smokeScale = scale{
-		rounds:    1,
-		window:    2 * time.Millisecond,
-		sizes:     []int{64},
-		senders:   []int{2},
-		rates:     []int{1000},
-		pacedFor:  10 * time.Millisecond,
-		idleTimes: []time.Duration{time.Millisecond},
-		idleFor:   5 * time.Millisecond,
-		idleMost:  5,
-		settle:    time.Millisecond,
-		idleCPU:   5 * time.Millisecond,
-		crowdCPU:  5 * time.Millisecond,
-		crowds:    []int{10},
-		delivered: 5,
-		cancels:   5,
-		longMost:  1,
+		rounds:     1,
+		window:     2 * time.Millisecond,
+		sizes:      []int{64},
+		ackedSizes: []int{64},
+		senders:    []int{2},
+		rates:      []int{1000},
+		pacedFor:   10 * time.Millisecond,
+		idleTimes:  []time.Duration{time.Millisecond},
+		idleFor:    5 * time.Millisecond,
+		idleMost:   5,
+		settle:     time.Millisecond,
+		idleCPU:    5 * time.Millisecond,
+		crowdCPU:   5 * time.Millisecond,
+		crowds:     []int{10},
+		delivered:  5,
+		cancels:    5,
+		longMost:   1,
 	}
 )
 
@@ -263,6 +297,18 @@ func benchmarks(sc scale) (all []benchmark) {
 			for _, size := range sc.sizes {
 				add(benchmark{
 					family: oneWay, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
+					takes: sc.window * 6 / 5,
+					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
+				})
+			}
+		}
+	}
+
+	for _, w := range ackedWays {
+		for _, procs := range procsOf(w.receiver, 2) {
+			for _, size := range sc.ackedSizes {
+				add(benchmark{
+					family: acked, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
 					takes: sc.window * 6 / 5,
 					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
 				})
@@ -395,13 +441,45 @@ type way struct {
 	sender, receiver system
 }
 
+// journaled is the way with a journal of the receiver's.
+func (w way) journaled() way {
+	w.label += journalLabel
+	w.receiver = w.receiver.journaled()
+	return w
+}
+
+// The ways whose messages can be acknowledged, beside the C loop, whose cannot.
+var (
+	wayBuffered = way{"C -> chanmq, channel of 64", cBlocking, chanmqBuffered}
+	wayInto     = way{"C -> chanmq, ReceiveInto", cBlocking, chanmqInto}
+	wayConsumer = way{"C -> chanmq, Consumer of 64", cBlocking, chanmqConsumer}
+	wayBorrowed = way{"C -> chanmq, Consumer of 64, borrowed values", cBlocking, chanmqBorrowed}
+
+	ackedWays = []way{
+		{cLoop, cBlocking, cBlocking},
+		wayBuffered, wayBuffered.journaled(),
+		wayInto, wayInto.journaled(),
+		wayConsumer, wayConsumer.journaled(),
+		wayBorrowed, wayBorrowed.journaled(),
+		{jetStreamMemory.label, jetStreamMemory, jetStreamMemory},
+		{jetStreamFile.label, jetStreamFile, jetStreamFile},
+		{redisMemory.label, redisMemory, redisMemory},
+		{redisFile.label, redisFile, redisFile},
+		{redisBatched.label, redisBatched, redisBatched},
+	}
+)
+
 func (s *session) oneWay(f *figures, sc scale, w way, procs, size, senders int) error {
 	l, err := s.connect(w.receiver.link)
 	if err != nil {
 		return err
 	}
+	files, err := s.scratch(w.receiver.files)
+	if err != nil {
+		return err
+	}
 	sink, err := s.start(w.receiver, "sink", procs, l.files[1], append(l.args[1],
-		pair("size", size), pair("senders", senders), pair("window", int(sc.window)))...)
+		pair("size", size), pair("senders", senders), pair("window", int(sc.window)), "files="+files)...)
 	if err != nil {
 		return err
 	}

@@ -26,11 +26,19 @@ func attach(a peer.Arguments) (q queues, err error) {
 		if id < 0 {
 			continue
 		}
-		if *handle, err = chanmq.Attach(id); err != nil {
+		if *handle, err = chanmq.Attach(id, journal(a)...); err != nil {
 			return q, err
 		}
 	}
 	return q, nil
+}
+
+// journal is in a directory of the case's, if it has one.
+func journal(a peer.Arguments) (opts []chanmq.Option) {
+	if dir := a["files"]; dir != "" {
+		opts = append(opts, chanmq.WithJournal(dir))
+	}
+	return opts
 }
 
 // channels receives from a Receiver's channel and sends into a Sender's.
@@ -127,6 +135,39 @@ func openInto(a peer.Arguments) (peer.Endpoint, error) {
 func (i *into) Receive() ([]byte, error) {
 	err := i.in.ReceiveInto(context.Background(), chanmq.Any(), &i.m)
 	return i.m.Value, err
+}
+
+// consumer receives from a Consumer's channel, and acknowledges each message when it
+// wants the next one.
+type consumer struct {
+	queues
+	c    *chanmq.Consumer[[]byte]
+	last chanmq.Delivery[[]byte]
+}
+
+func openConsumer(a peer.Arguments, opts ...chanmq.ConsumerOption) (peer.Endpoint, error) {
+	q, err := attach(a)
+	if err != nil {
+		return nil, err
+	}
+	opts = append(opts, chanmq.WithInFlight(a.Int("inflight", 1)))
+	return &consumer{queues: q, c: q.in.Consumer(context.Background(), chanmq.Any(), opts...)}, nil
+}
+
+func (c *consumer) Reuse() int { return 0 }
+
+func (c *consumer) Send(p []byte) error { return c.out.Send(context.Background(), 1, p) }
+
+func (c *consumer) Receive() ([]byte, error) {
+	if err := c.last.Ack(); err != nil {
+		return nil, err
+	}
+	d, ok := <-c.c.C()
+	if !ok {
+		return nil, c.c.Err()
+	}
+	c.last = d
+	return d.Value, nil
 }
 
 // record is a struct as C lays it out, of 64 bytes.

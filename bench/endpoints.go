@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/bench/internal/peer"
 )
 
@@ -16,11 +17,15 @@ import (
 // hands received messages over on a Go channel, as a program that selects needs
 // it.
 var endpointKinds = peer.Kinds{
-	"chanmq":         openChannels,
-	"chanmq-receive": openReceiver,
-	"chanmq-direct":  openDirect,
-	"chanmq-into":    openInto,
-	"chanmq-struct":  openStruct,
+	"chanmq":          openChannels,
+	"chanmq-receive":  openReceiver,
+	"chanmq-direct":   openDirect,
+	"chanmq-into":     openInto,
+	"chanmq-struct":   openStruct,
+	"chanmq-consumer": func(a peer.Arguments) (peer.Endpoint, error) { return openConsumer(a) },
+	"chanmq-borrowed": func(a peer.Arguments) (peer.Endpoint, error) {
+		return openConsumer(a, chanmq.WithBorrowedValues())
+	},
 	"msgrcv":         openMsgrcv,
 	"msgrcv-channel": func(a peer.Arguments) (peer.Endpoint, error) { return pumped(openMsgrcv(a)) },
 	"unix":           openUnix,

@@ -220,6 +220,7 @@ func (r *report) markdown(plots map[family]string) string {
 	}{
 		{roundTrip, "Round trip, 64 bytes", r.roundTripTable},
 		{oneWay, "One way, one sender", r.oneWayTable},
+		{acked, "One way, acknowledged", r.ackedTable},
 		{senders, "One way, several sender processes, 64 bytes", r.sendersTable},
 		{idleTime, "Latency after the receiver has been idle", r.idleTimeTable},
 		{paced, "Evenly spread messages", r.pacedTable},
@@ -328,7 +329,10 @@ func grid[V int | time.Duration](w *strings.Builder, cases []*result, columns []
 
 func perMessage(c *result) string { return c.cell("ns_per_message", duration) }
 
-func (r *report) oneWayTable(w *strings.Builder, cases []*result) {
+func (r *report) oneWayTable(w *strings.Builder, cases []*result) { r.oneWayTables(w, cases, oneWay) }
+
+// oneWayTables writes the tables of a family with a C loop.
+func (r *report) oneWayTables(w *strings.Builder, cases []*result, in family) {
 	sizes := values(cases, func(p params) int { return p.Size })
 	title := func(v int) string { return fmt.Sprintf("%d B", v) }
 	set := func(p *params, v int) { p.Size = v }
@@ -339,9 +343,27 @@ func (r *report) oneWayTable(w *strings.Builder, cases []*result) {
 		if c == nil {
 			return ""
 		}
-		loop := r.find(oneWay, cLoop, params{Size: c.Params.Size})
+		loop := r.find(in, cLoop, params{Size: c.Params.Size})
 		return loop.ratio("ns_per_message", c)
 	})
+}
+
+func (r *report) ackedTable(w *strings.Builder, cases []*result) {
+	r.oneWayTables(w, cases, acked)
+	sizes := values(cases, func(p params) int { return p.Size })
+	title := func(v int) string { return fmt.Sprintf("%d B", v) }
+	set := func(p *params, v int) { p.Size = v }
+	fmt.Fprint(w, "Time with a journal, of that without:\n\n")
+	journaled := slices.DeleteFunc(slices.Clone(cases), func(c *result) bool { return !strings.HasSuffix(c.System, journalLabel) })
+	grid(w, journaled, sizes, title, set, func(c *result) string {
+		if c == nil {
+			return ""
+		}
+		return c.ratio("ns_per_message", r.find(acked, strings.TrimSuffix(c.System, journalLabel), c.Params))
+	})
+	fmt.Fprint(w, "Objects that the receiving process, with a broker that it embeds, allocates for a message:\n\n")
+	grid(w, slices.DeleteFunc(slices.Clone(cases), func(c *result) bool { return c.System == cLoop }), sizes, title, set,
+		func(c *result) string { return c.cell("allocs_per_message", digits) })
 }
 
 func (r *report) sendersTable(w *strings.Builder, cases []*result) {
@@ -464,6 +486,25 @@ func (r *report) reaches(w *strings.Builder) {
 					func(s spread) bool { return s.Median >= goal.least })
 			}
 		}
+	}
+
+	for _, procs := range []int{1, 2} {
+		p := params{Size: 64, Procs: procs}
+		for _, w := range []way{wayBuffered, wayInto, wayConsumer, wayBorrowed} {
+			line(fmt.Sprintf("time, %s, 64 B, GOMAXPROCS=%d: with a journal, of that without", w.label, procs), "<= 1.1x",
+				r.find(acked, w.journaled().label, p).of("ns_per_message").over(r.find(acked, w.label, p).of("ns_per_message")),
+				times, atMost(1.1))
+		}
+	}
+	for _, procs := range []int{1, 2} {
+		const size = 4096
+		label := wayBorrowed.journaled().label
+		c := r.find(acked, label, params{Size: size, Procs: procs})
+		line(fmt.Sprintf("messages/s, %s, %d B, GOMAXPROCS=%d, of the C loop", label, size, procs), ">= 0.8x",
+			r.find(acked, cLoop, params{Size: size}).of("ns_per_message").over(c.of("ns_per_message")), times,
+			func(s spread) bool { return s.Median >= 0.8 })
+		line(fmt.Sprintf("allocations for a message, %s, %d B, GOMAXPROCS=%d", label, size, procs), "0, but for its start",
+			c.of("allocs_per_message"), digits, below(0.05)) // 0.05 is a few hundred in the window
 	}
 
 	for _, queues := range []int{1, 100} {

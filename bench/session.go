@@ -26,14 +26,31 @@ import (
 //go:embed c/peer.c
 var cSource string
 
-// programs are what peers run: this program, the C one, and the one over NATS.
+// programs are what peers run: this program, the C one, and those over brokers.
 type programs struct {
-	self, c, nats string
-	natsErr       error // why there is no NATS peer
+	self, c string
+	brokers map[string]broker // by the name of their package
 }
 
-// compile builds the C peer in dir, and the NATS one if one of the cases needs
-// it. Without C there is nothing to compare with; without NATS only its cases
+// broker is a peer over a broker.
+type broker struct {
+	path string
+	err  error // why there is none
+}
+
+// brokerPackage names the package of the peers of a link, "" where that is this one.
+func (l linkKind) brokerPackage() string {
+	switch l {
+	case natsLink:
+		return "natspeer"
+	case redisLink, redisFileLink:
+		return "redispeer"
+	}
+	return ""
+}
+
+// compile builds the C peer in dir, and those over brokers that one of the cases
+// needs. Without C there is nothing to compare with; without a broker only its cases
 // fail.
 func compile(ctx context.Context, dir string, cases []benchmark) (programs, error) {
 	self, err := os.Executable()
@@ -44,24 +61,29 @@ func compile(ctx context.Context, dir string, cases []benchmark) (programs, erro
 	if cc == "" {
 		cc = "cc"
 	}
-	p := programs{self: self, c: filepath.Join(dir, "peer"), nats: filepath.Join(dir, "natspeer")}
+	p := programs{self: self, c: filepath.Join(dir, "peer"), brokers: make(map[string]broker)}
 	cmd := exec.CommandContext(ctx, cc, "-O2", "-Wall", "-x", "c", "-o", p.c, "-")
 	cmd.Stdin = strings.NewReader(cSource)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return programs{}, fmt.Errorf("compiling the C baseline with %s (set CC to use another): %w\n%s", cc, err, out)
 	}
-	if !slices.ContainsFunc(cases, func(b benchmark) bool { return b.link == natsLink }) {
-		return p, nil
-	}
-	// As go run does, it builds where git does not trust the folder's owner.
-	cmd = exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", p.nats, "github.com/chanmq/chanmq/bench/natspeer")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		p.natsErr = fmt.Errorf("compiling the NATS peer: %w: %s", err, excerpt(out))
+	for _, b := range cases {
+		name := b.link.brokerPackage()
+		if _, ok := p.brokers[name]; ok || name == "" {
+			continue
+		}
+		built := broker{path: filepath.Join(dir, name)}
+		// As go run does, it builds where git does not trust the folder's owner.
+		cmd = exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", built.path, "github.com/chanmq/chanmq/bench/"+name)
+		if out, err := cmd.CombinedOutput(); err != nil {
+			built.err = fmt.Errorf("compiling %s: %w: %s", name, err, excerpt(out))
+		}
+		p.brokers[name] = built
 	}
 	return p, nil
 }
 
-// session is one run of one case: its queues and its processes, none of which
+// session is one run of one case: its queues, processes and files, none of which
 // outlives it.
 type session struct {
 	ctx      context.Context
@@ -70,13 +92,21 @@ type session struct {
 	queues   []int
 	files    []*os.File
 	running  []*process
+	servers  []*server
+	dirs     []string
 }
 
-// close kills every process, waits for it, and removes every queue.
+// close kills every process, waits for it, and removes every queue and directory.
 func (s *session) close() error {
 	var errs []error
 	for _, p := range s.running {
 		errs = append(errs, p.end())
+	}
+	for _, srv := range s.servers {
+		errs = append(errs, srv.end())
+	}
+	for _, dir := range s.dirs {
+		errs = append(errs, os.RemoveAll(dir))
 	}
 	for _, id := range s.queues {
 		if _, err := msgctl(id, unix.IPC_RMID); err != nil {
@@ -147,6 +177,14 @@ func (s *session) connect(kind linkKind) (l link, err error) {
 		}
 		l.files[0] = []*os.File{s.file(back[0]), s.file(there[1])}
 		l.files[1] = []*os.File{s.file(there[0]), s.file(back[1])}
+	case redisLink, redisFileLink:
+		socket, err := s.redis(kind == redisFileLink)
+		if err != nil {
+			return l, err
+		}
+		for i := range l.args {
+			l.args[i] = []string{"socket=" + socket}
+		}
 	}
 	return l, nil
 }
@@ -186,11 +224,12 @@ func (s *session) start(sys system, role string, procs int, files []*os.File, ar
 	switch {
 	case sys.c:
 		program = s.programs.c
-	case sys.link == natsLink:
-		if err := s.programs.natsErr; err != nil {
-			return nil, err
+	case sys.link.brokerPackage() != "":
+		built := s.programs.brokers[sys.link.brokerPackage()]
+		if built.err != nil {
+			return nil, built.err
 		}
-		program, argv = s.programs.nats, []string{sys.kind}
+		program, argv = built.path, []string{sys.kind}
 	default:
 		program, argv = s.programs.self, []string{"peer", sys.kind}
 	}

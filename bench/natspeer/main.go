@@ -1,4 +1,4 @@
-// Command natspeer is the Go peer over NATS. It is a program of its own because
+// Command natspeer is the Go peer over NATS, and over NATS JetStream. It is a program of its own because
 // the NATS server starts a timer in an init that reads /proc every second, which
 // would show in the idle figures of whatever links it.
 package main
@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	os.Exit(peer.Main(os.Args[1:], peer.Kinds{"nats": open}, nil))
+	os.Exit(peer.Main(os.Args[1:], peer.Kinds{"nats": open, "jetstream": openJetStream}, nil))
 }
 
 // A NATS server forgets what a subscriber does not take in time, so the sender
@@ -41,31 +41,11 @@ type endpoint struct {
 }
 
 func open(a peer.Arguments) (peer.Endpoint, error) {
-	e := &endpoint{url: a["url"]}
-	if e.url != "" {
-		conn, err := nats.Connect(e.url)
-		if err != nil {
-			return nil, err
-		}
-		e.conn = conn
-		e.acks, err = conn.SubscribeSync(subject + ".ack")
-		if err != nil {
-			return nil, err
-		}
-		return e, conn.FlushTimeout(timeout)
+	if a["url"] != "" {
+		return dial(a["url"])
 	}
-	srv, err := server.NewServer(&server.Options{
-		Host: "127.0.0.1", Port: server.RANDOM_PORT, NoLog: true, NoSigs: true,
-	})
+	e, err := serve(&server.Options{})
 	if err != nil {
-		return nil, err
-	}
-	srv.Start()
-	if !srv.ReadyForConnections(timeout) {
-		return nil, fmt.Errorf("the NATS server is not ready after %v", timeout)
-	}
-	e.url = srv.ClientURL()
-	if e.conn, err = nats.Connect("", nats.InProcessServer(srv)); err != nil {
 		return nil, err
 	}
 	e.messages = make(chan *nats.Msg, 2*window)
@@ -73,6 +53,34 @@ func open(a peer.Arguments) (peer.Endpoint, error) {
 		return nil, err
 	}
 	return e, e.conn.FlushTimeout(timeout)
+}
+
+// dial returns the endpoint that sends to a server.
+func dial(url string) (*endpoint, error) {
+	conn, err := nats.Connect(url)
+	if err != nil {
+		return nil, err
+	}
+	e := &endpoint{url: url, conn: conn}
+	if e.acks, err = conn.SubscribeSync(subject + ".ack"); err != nil {
+		return nil, err
+	}
+	return e, conn.FlushTimeout(timeout)
+}
+
+// serve returns the endpoint with a server.
+func serve(o *server.Options) (*endpoint, error) {
+	o.Host, o.Port, o.NoLog, o.NoSigs = "127.0.0.1", server.RANDOM_PORT, true, true
+	srv, err := server.NewServer(o)
+	if err != nil {
+		return nil, err
+	}
+	srv.Start()
+	if !srv.ReadyForConnections(timeout) {
+		return nil, fmt.Errorf("the NATS server is not ready after %v", timeout)
+	}
+	conn, err := nats.Connect("", nats.InProcessServer(srv))
+	return &endpoint{url: srv.ClientURL(), conn: conn}, err
 }
 
 func (e *endpoint) Address() string { return e.url }
@@ -93,20 +101,35 @@ func (e *endpoint) Send(out []byte) error {
 	if e.last != nil && e.last.Reply != "" {
 		return e.last.Respond(out)
 	}
-	if e.sent++; e.sent >= window && e.sent%ackEvery == 0 {
-		if _, err := e.acks.NextMsg(timeout); err != nil {
-			return err
-		}
+	if err := e.keepPace(); err != nil {
+		return err
 	}
 	return e.conn.Publish(subject, out)
 }
 
+// keepPace is called for each message, before it is sent.
+func (e *endpoint) keepPace() error {
+	if e.sent++; e.sent >= window && e.sent%ackEvery == 0 {
+		_, err := e.acks.NextMsg(timeout)
+		return err
+	}
+	return nil
+}
+
 func (e *endpoint) Receive() ([]byte, error) {
 	e.last = <-e.messages
-	if e.received++; e.last.Reply == "" && e.received%ackEvery == 0 {
-		if err := e.conn.Publish(subject+".ack", nil); err != nil {
+	if e.last.Reply == "" {
+		if err := e.reportPace(); err != nil {
 			return nil, err
 		}
 	}
 	return e.last.Data, nil
+}
+
+// reportPace is called for each message that was received.
+func (e *endpoint) reportPace() error {
+	if e.received++; e.received%ackEvery == 0 {
+		return e.conn.Publish(subject+".ack", nil)
+	}
+	return nil
 }

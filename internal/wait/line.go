@@ -34,6 +34,7 @@ type line struct {
 type lines struct {
 	mu    sync.Mutex
 	byKey map[Key]*line // those with refs; guarded by mu
+	spare *line         // the last one without, to be used again; guarded by mu
 }
 
 // get returns the line of the key, until put.
@@ -45,7 +46,10 @@ func (ls *lines) get(key Key) *line {
 		if ls.byKey == nil {
 			ls.byKey = make(map[Key]*line)
 		}
-		l = &line{turn: semaphore.NewWeighted(1)}
+		if l = ls.spare; l == nil {
+			l = &line{turn: semaphore.NewWeighted(1)}
+		}
+		ls.spare = nil
 		ls.byKey[key] = l
 	}
 	l.refs++
@@ -57,6 +61,7 @@ func (ls *lines) put(key Key, l *line) {
 	defer ls.mu.Unlock()
 	if l.refs--; l.refs == 0 {
 		delete(ls.byKey, key)
+		ls.spare = l // nobody has its turn: whoever had has given it back before put
 	}
 }
 

@@ -359,3 +359,23 @@ func (h *handle) sendWithin(t *testing.T, typ, n int) {
 		return true
 	})
 }
+
+// Calls that sleep one after another share a line, and allocate none; those that sleep
+// at the same time, for different things, do not.
+func TestALineIsUsedAgain(t *testing.T) {
+	var ls lines
+	one, other := Key{Type: 1}, Key{Type: 2}
+	first := ls.get(one)
+	second := ls.get(other)
+	if first == second {
+		t.Error("two keys share a line")
+	}
+	ls.put(one, first)
+	ls.put(other, second)
+	if got := testing.AllocsPerRun(100, func() { ls.put(one, ls.get(one)) }); got != 0 {
+		t.Errorf("%v allocations for a line, want 0", got)
+	}
+	if len(ls.byKey) != 0 {
+		t.Errorf("lines that nobody knows: %v", ls.byKey)
+	}
+}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"runtime"
 	"strconv"
 	"strings"
 	"time"
@@ -268,6 +269,7 @@ func (p *Peer) sink() error {
 	size := p.Args.Int("size", 64)
 	next := make([]int64, p.Args.Int("senders", 1))
 	var n, start, startCPU, end int64
+	var startAllocated uint64
 	for {
 		for range batch {
 			in, err := p.ep.Receive()
@@ -288,13 +290,16 @@ func (p *Peer) sink() error {
 			start = t + window/10
 		case end == 0:
 			if t >= start {
-				start, end, startCPU = t, t+window, CPUTime()
+				startAllocated, startCPU = allocated(), CPUTime()
+				start = Now()
+				end = start + window
 			}
 		default:
 			n += batch
 			if t >= end {
 				p.Figure("ns_per_message", float64(t-start)/float64(n))
 				p.Figure("cpu_ns_per_message", float64(CPUTime()-startCPU)/float64(n))
+				p.Figure("allocs_per_message", float64(allocated()-startAllocated)/float64(n))
 				return nil
 			}
 		}
@@ -392,6 +397,13 @@ func Now() int64 { return startedMonotonic + int64(time.Since(started)) }
 func CPUTime() int64 {
 	u := usage()
 	return u.Utime.Nano() + u.Stime.Nano()
+}
+
+// allocated is how many objects this process has allocated.
+func allocated() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.Mallocs
 }
 
 // switches is how often threads of this process have left a core, to wait or
