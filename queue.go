@@ -125,8 +125,9 @@ func (q *queue) find() (int, error) {
 // handBack gives a message to the slot, and wakes those who wait for such a one.
 // A handle that is closed gives it back to the kernel.
 func (q *queue) handBack(m raw) {
-	if q.slot.put(m) {
-		q.lot.Wake(m.typ())
+	typ := m.typ()
+	if q.slot.put(m) { // whoever takes it may use the buffer again by now
+		q.lot.Wake(typ)
 		return
 	}
 	// Close has collected everything that was held when it was called. This one
