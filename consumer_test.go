@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"os/exec"
@@ -1079,6 +1080,7 @@ func TestConsumerThatCannotStart(t *testing.T) {
 		{name: "ctx ended, WithDrain", ctx: ended, opts: []chanmq.ConsumerOption{chanmq.WithDrain()}, is: context.Canceled},
 		{name: "WithBuffer(-1)", opts: []chanmq.ConsumerOption{chanmq.WithBuffer(-1)}, words: []string{"WithBuffer(-1)"}},
 		{name: "WithInFlight(0)", opts: []chanmq.ConsumerOption{chanmq.WithInFlight(0)}, words: []string{"WithInFlight(0)"}},
+		{name: "WithInFlight(math.MaxInt)", opts: []chanmq.ConsumerOption{chanmq.WithInFlight(math.MaxInt)}, words: []string{"WithInFlight", "16777216"}},
 		{name: "WithInFlight(-3)", opts: []chanmq.ConsumerOption{chanmq.WithInFlight(5), chanmq.WithInFlight(-3)}, words: []string{"WithInFlight(-3)"}},
 		{name: "WithMaxAttempts(0)", opts: []chanmq.ConsumerOption{chanmq.WithMaxAttempts(0, dead)}, words: []string{"WithMaxAttempts(0)"}},
 		{name: "WithMaxAttempts, nil", opts: []chanmq.ConsumerOption{chanmq.WithMaxAttempts(1, nil)}, words: []string{"WithMaxAttempts", "nil"}},

@@ -39,7 +39,10 @@ type Delivery[T any] struct {
 func (d Delivery[T]) Ack() error { return d.state.settle(d.number, true) }
 
 // Nack gives the message back to the handle: the next receive that selects it gets it,
-// before newer messages, in its place in the order. Of several calls of Ack and Nack, on
+// before newer messages, in its place in the order. A receive that is asleep in the kernel
+// already, where more than one message is in flight, may be given a newer one before it
+// wakes up for this one. The message comes back at once: a program that cannot deal with it
+// yet pauses before Nack, or it would spin. Of several calls of Ack and Nack, on
 // any copy and from any goroutine, the first one counts, and the others do nothing.
 //
 // It returns nil, but for one case. After [Queue.Close] the message goes back to the

@@ -83,8 +83,9 @@ func (f consumerOption) applyConsumer(o *consumerOptions) { f(o) }
 // when the process dies.
 func WithInFlight(n int) ConsumerOption {
 	return consumerOption(func(o *consumerOptions) {
-		if n < 1 {
-			o.refuse("WithInFlight(%d): at least 1 message has to be in flight", n)
+		if n < 1 || n > mostBuffered {
+			o.refuse("WithInFlight(%d): the number is not in 1 to %d", n, mostBuffered)
+			o.inFlight = 1
 			return
 		}
 		o.inFlight = n
@@ -96,7 +97,8 @@ func WithInFlight(n int) ConsumerOption {
 // killed its process each time: dead is called with such a message, from the Consumer's own
 // goroutine, in place of a delivery. Its Attempt is the number of deliveries so far. It
 // counts as acknowledged when dead returns, unless that has called Nack; so dead saves it
-// first, or sends it to another queue. dead must not call Close or Drain of that Consumer,
+// first, or sends it to another queue. After Nack it is called with the message again, at once.
+// dead must not call Close or Drain of that Consumer,
 // nor Close of the queue.
 //
 // All that were delivered, or offered on C, when the process died count as attempted, since
@@ -160,12 +162,19 @@ func newSenderOptions(opts []SenderOption) (senderOptions, error) {
 	return o, validateBuffer(&o.buffer)
 }
 
+// mostBuffered is more than any queue holds, and less than would be refused by make.
+const mostBuffered = 1 << 24
+
 // validateBuffer makes a bad size 0, so that C exists to be closed.
-func validateBuffer(n *int) error {
-	if *n < 0 {
-		err := fmt.Errorf("WithBuffer(%d): the number is negative", *n)
-		*n = 0
-		return err
+func validateBuffer(n *int) (err error) {
+	switch {
+	case *n < 0:
+		err = fmt.Errorf("WithBuffer(%d): the number is negative", *n)
+	case *n > mostBuffered:
+		err = fmt.Errorf("WithBuffer(%d): the number is over %d", *n, mostBuffered)
 	}
-	return nil
+	if err != nil {
+		*n = 0
+	}
+	return err
 }

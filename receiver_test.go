@@ -5,6 +5,7 @@ package chanmq_test
 import (
 	"context"
 	"errors"
+	"math"
 	"fmt"
 	"os"
 	"testing"
@@ -161,9 +162,11 @@ func TestReceiverThatCannotStart(t *testing.T) {
 		})
 	}
 	wantNumbers(t, open, chanmq.Any(), 0, 1) // nobody took it
-	r := open.Receiver(ctxWithin(t), chanmq.Any(), chanmq.WithBuffer(-1))
-	if _, ok := <-r.C(); ok || r.Err() == nil {
-		t.Errorf("WithBuffer(-1): Err %v", r.Err())
+	for _, n := range []int{-1, math.MaxInt} {
+		r := open.Receiver(ctxWithin(t), chanmq.Any(), chanmq.WithBuffer(n))
+		if _, ok := <-r.C(); ok || r.Err() == nil {
+			t.Errorf("WithBuffer(%d): Err %v", n, r.Err())
+		}
 	}
 }
 
