@@ -5,8 +5,8 @@ package chanmq_test
 import (
 	"context"
 	"errors"
-	"math"
 	"fmt"
+	"math"
 	"os"
 	"testing"
 
