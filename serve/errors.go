@@ -125,6 +125,10 @@ func codeOf(err error) Code {
 	if errors.As(err, &failed) {
 		return failed.code
 	}
+	var panicked *PanicError
+	if errors.As(err, &panicked) {
+		return CodePanicked
+	}
 	return CodeFailed
 }
 

@@ -112,8 +112,12 @@ func wantEmpty(t testing.TB, queues ...*chanmq.Queue[[]byte]) {
 			continue
 		}
 		t.Errorf("%d messages are left in msqid %d", stat.Messages, q.ID())
+		n := 0
 		for m, err := range q.Browse() {
 			t.Logf("type %d: %x, %v", m.Type, m.Value, err)
+			if n++; n == 3 {
+				break
+			}
 		}
 	}
 }

@@ -21,8 +21,9 @@ import (
 // A client that does not take its replies, because it is stopped or slow, fills the queue
 // for all. Then the goroutine takes replies back out of the queue, those of the clients
 // with most of them, until half of it is free for others. It may do so, since a reply finds
-// its call by an id, in whatever order replies come. What it has taken back it sends again
-// when less than half of the queue is in use.
+// its call by an id, in whatever order replies come; of bare replies, which have none, it
+// takes all of a type, and keeps their order. What it has taken back it sends again when
+// less than half of the queue is in use.
 //
 // How many replies wait is bounded. If there are more, the client with most of them loses
 // its oldest.
@@ -36,6 +37,7 @@ type outbox struct {
 	mu      sync.Mutex
 	clients map[int64]*addressee // by reply type; those for whom something waits
 	ready   []*addressee         // in turn; the others are parked
+	sending *addressee           // to whom the goroutine is sending something; nil: to nobody
 	bare    map[int64]int64      // by reply type: when a bare reply was last sent, Unix nanoseconds
 	ended   bool                 // nothing is sent any more
 
@@ -115,7 +117,8 @@ func (o *outbox) mustWait(typ int64) bool {
 	}
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	return len(o.ready) > 0 || o.clients[typ] != nil
+	s := o.sending
+	return len(o.ready) > 0 || o.clients[typ] != nil || s != nil && (s.typ == typ || !s.parked)
 }
 
 // done is called when the reply is in the kernel.
@@ -257,6 +260,7 @@ func (p *parcel) expired(now time.Time) bool { return p.expiry != 0 && p.expiry 
 func (o *outbox) next() (*addressee, *parcel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.sending = nil
 	var c *addressee
 	if len(o.ready) > 0 {
 		c = o.ready[0]
@@ -264,6 +268,7 @@ func (o *outbox) next() (*addressee, *parcel) {
 	} else if c = o.parkedDue(); c == nil {
 		return nil, nil
 	}
+	o.sending = c
 	p := c.parcels[0]
 	c.parcels = c.parcels[1:]
 	o.tidy(c)
@@ -274,6 +279,7 @@ func (o *outbox) next() (*addressee, *parcel) {
 func (o *outbox) putBack(c *addressee, p *parcel) {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	o.sending = nil
 	switch now := o.clients[c.typ]; {
 	case now != nil:
 		c = now
@@ -361,6 +367,8 @@ func (o *outbox) parkedDue() *addressee {
 		switch {
 		case ending:
 			return c
+		case c.parcels[0].expired(now):
+			return c // to be dropped
 		case c.due.After(now):
 		case half:
 			c.pause = parkedMin
@@ -399,7 +407,7 @@ func (o *outbox) prune() (any bool) {
 	now := time.Now()
 	for _, c := range o.clients {
 		c.parcels = slices.DeleteFunc(c.parcels, func(p *parcel) bool {
-			if p.bare || !p.expired(now) && known.of(p.life) != dead {
+			if !p.expired(now) && (p.bare || known.of(p.life) != dead) {
 				return false
 			}
 			any = true
@@ -441,6 +449,14 @@ func (o *outbox) noteBare(typ, now int64) {
 	o.bare[typ] = now
 }
 
+// sentBare reports whether a bare reply of the type was sent by this server.
+func (o *outbox) sentBare(typ int64) bool {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	_, ok := o.bare[typ]
+	return ok
+}
+
 // sweepBare takes bare replies out of the queue that nobody has taken for long. Nothing
 // else is known of their clients. It returns how many there were.
 func (o *outbox) sweepBare() (n int) {
@@ -479,6 +495,7 @@ func (o *outbox) takeBack() bool {
 	type client struct {
 		typ   int64
 		bytes int
+		bare  bool
 	}
 	var clients []*client
 	byType := make(map[int64]*client)
@@ -487,10 +504,12 @@ func (o *outbox) takeBack() bool {
 		if err != nil {
 			break
 		}
-		if _, ok := replyHeader(m); ok {
+		_, ok := replyHeader(m)
+		bare := !ok && o.sentBare(m.Type)
+		if ok || bare {
 			c := byType[m.Type]
 			if c == nil {
-				c = &client{typ: m.Type}
+				c = &client{typ: m.Type, bare: bare}
 				byType[m.Type] = c
 				clients = append(clients, c)
 			}
@@ -500,24 +519,33 @@ func (o *outbox) takeBack() bool {
 			break
 		}
 	}
-	inUse := stat.Bytes
+	inUse, now := stat.Bytes, time.Now().UnixNano()
 	back := make(map[int64][]*parcel)
 	for inUse > stat.MaxBytes/2 && len(clients) > 0 {
 		most := slices.MaxFunc(clients, func(a, b *client) int { return cmp.Compare(a.bytes, b.bytes) })
-		m, ok, err := replies.TryReceive(chanmq.OfType(most.typ))
-		if !ok || err != nil || most.bytes <= 0 {
-			clients = slices.DeleteFunc(clients, func(c *client) bool { return c == most })
-			if !ok {
-				continue
+		for {
+			m, ok, err := replies.TryReceive(chanmq.OfType(most.typ))
+			if !ok || err != nil {
+				most.bytes = 0
+				break
 			}
+			inUse -= len(m.Value)
+			most.bytes -= len(m.Value)
+			p := &parcel{text: m.Value, bare: most.bare}
+			if h, ok := replyHeader(m); ok {
+				p.expiry, p.life = h.Expiry, h.Life
+			} else if most.bare {
+				p.expiry = now + int64(o.server.o.replyTTL)
+			}
+			back[m.Type] = append(back[m.Type], p)
+			if !most.bare {
+				break
+			}
+			// Without ids the order of replies counts: it takes all of them.
 		}
-		if err != nil {
-			break
+		if most.bytes <= 0 {
+			clients = slices.DeleteFunc(clients, func(c *client) bool { return c == most })
 		}
-		inUse -= len(m.Value)
-		most.bytes -= len(m.Value)
-		h, _ := replyHeader(m)
-		back[m.Type] = append(back[m.Type], &parcel{text: m.Value, expiry: h.Expiry, life: h.Life})
 	}
 	for typ, parcels := range back {
 		o.server.count.takenBack.Add(int64(len(parcels)))

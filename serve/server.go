@@ -379,6 +379,11 @@ func (w *worker) refuse(d chanmq.Delivery[[]byte], request *envelope.Header, now
 
 // post sends a reply, which acknowledges the request.
 func (w *worker) post(d chanmq.Delivery[[]byte], request *envelope.Header, text []byte, expiry, now int64) {
+	if request.WaitsUntil != 0 && request.WaitsUntil <= time.Now().UnixNano() {
+		w.run.s.count.unwanted.Add(1)
+		_ = d.Ack()
+		return
+	}
 	p := parcel{text: text, expiry: expiry, life: request.Life, request: d}
 	err := w.run.outbox.post(request.ReplyType, p, now)
 	switch {
@@ -464,7 +469,7 @@ func (s *Server) selects(typ int64) bool {
 // counters are those of ServerStats.
 type counters struct {
 	taken, handled, failed, panics, expired, undecodable, rejected atomic.Int64
-	replies, takenBack, dropped, swept, waitingPeak                atomic.Int64
+	replies, unwanted, takenBack, dropped, swept, waitingPeak      atomic.Int64
 	retried, dead                                                  atomic.Int64
 	pending                                                        atomic.Int64
 }
@@ -479,6 +484,7 @@ type ServerStats struct {
 	Undecodable int // messages that are no requests, or that the codec does not decode
 	Rejected    int // requests answered because of WithRejection
 	Replies     int // replies that the kernel has got, errors included
+	Unwanted    int // replies that were not sent because the caller's deadline had passed
 	WaitingPeak int // how many replies waited for room, at most
 	TakenBack   int // replies taken out of the full queue, to be sent again
 	Dropped     int // replies given up for lack of room
@@ -500,6 +506,7 @@ func (s *Server) Stats() ServerStats {
 		Undecodable: int(c.undecodable.Load()),
 		Rejected:    int(c.rejected.Load()),
 		Replies:     int(c.replies.Load()),
+		Unwanted:    int(c.unwanted.Load()),
 		WaitingPeak: int(c.waitingPeak.Load()),
 		TakenBack:   int(c.takenBack.Load()),
 		Dropped:     int(c.dropped.Load()),
