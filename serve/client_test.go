@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -122,6 +123,38 @@ func TestLongRun(t *testing.T) {
 		t.Error(err)
 	}
 	t.Logf("server: %+v", s.Stats())
+	wantEmpty(t, requests, replies)
+}
+
+// TestIdleClient: a client has no goroutine while nobody calls, except for a while after a
+// call that ended without its reply.
+func TestIdleClient(t *testing.T) {
+	requests, replies := newQueue(t), newQueue(t)
+	s := serve.NewServer(attach(t, requests), attach(t, replies))
+	begun, proceed := make(chan struct{}), make(chan struct{})
+	serve.Handle(s, chanmq.OfType(1), number, number, func(_ context.Context, n int32) (int32, error) {
+		if n < 0 {
+			begun <- struct{}{}
+			<-proceed
+		}
+		return 2 * n, nil
+	})
+	start(t, s)
+	wantDouble(t, newClient(t, requests, replies), 1) // the handles have what they need
+	before := runtime.NumGoroutine()
+	clients := make([]*serve.Client[int32, int32], 10)
+	for i := range clients {
+		clients[i] = newClient(t, requests, replies)
+		wantDouble(t, clients[i], 1)
+	}
+	testkit.Eventually(t, "as many goroutines as before", func() bool { return runtime.NumGoroutine() <= before })
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() { <-begun; cancel() }()
+	_, err := clients[0].Call(ctx, -1)
+	wantIs(t, "a call that is given up", err, context.Canceled)
+	close(proceed)
+	testkit.Eventually(t, "the late reply", func() bool { return clients[0].Stats().Late == 1 })
+	testkit.Eventually(t, "as many goroutines as before", func() bool { return runtime.NumGoroutine() <= before })
 	wantEmpty(t, requests, replies)
 }
 
@@ -298,32 +331,4 @@ func TestBadClients(t *testing.T) {
 	wantIs(t, "a ctx that has ended", err, context.Canceled)
 	wantIs(t, "a ctx that has ended", err, why)
 	wantEmpty(t, q)
-}
-
-func BenchmarkCall(b *testing.B) {
-	for _, callers := range []int{1, 50} {
-		b.Run(fmt.Sprint(callers), func(b *testing.B) {
-			requests, replies := newQueue(b), newQueue(b)
-			cmd := testkit.Start(b, "double", id(requests), id(replies))
-			c := newClient(b, requests, replies)
-			wantDouble(b, c, 1)
-			b.ReportAllocs()
-			b.ResetTimer()
-			var made atomic.Int64
-			var wg sync.WaitGroup
-			for range callers {
-				wg.Go(func() {
-					for made.Add(1) <= int64(b.N) {
-						if _, err := c.Call(context.Background(), 1); err != nil {
-							b.Error(err)
-							return
-						}
-					}
-				})
-			}
-			wg.Wait()
-			b.StopTimer()
-			_ = cmd.Process.Kill()
-		})
-	}
 }

@@ -69,9 +69,11 @@ const (
 	fullMax   = 250 * time.Millisecond
 	parkedMin = 20 * time.Millisecond
 	parkedMax = time.Second
-
-	sweepEvery = 10 * time.Second // while there are replies to send
 )
+
+// sweepEvery is how often it looks for replies that nobody will take, while there are
+// replies to send. It is a variable for the tests.
+var sweepEvery = 10 * time.Second
 
 func newOutbox(s *Server, giveUp context.Context) *outbox {
 	o := &outbox{

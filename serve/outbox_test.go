@@ -180,6 +180,30 @@ func TestDeadClientsFill(t *testing.T) {
 	wantEmpty(t, requests, replies)
 }
 
+// TestSweepFromTimeToTime: a server that has room for its replies looks for those of dead
+// clients all the same.
+func TestSweepFromTimeToTime(t *testing.T) {
+	usual := *serve.SweepEvery
+	*serve.SweepEvery = time.Millisecond
+	requests, replies := newQueue(t), newQueue(t)
+	c := newClient(t, requests, replies)
+	gone := life(t, os.Getpid())
+	gone.Start--
+	sendReply(t, replies, replyType, envelope.Header{Life: gone}, nil)
+	s := serve.NewServer(requests, replies)
+	handleDouble(s)
+	stop := start(t, s)
+	testkit.Eventually(t, "a sweep", func() bool {
+		wantDouble(t, c, 1)
+		return s.Stats().Swept == 1
+	})
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	*serve.SweepEvery = usual
+	wantEmpty(t, requests, replies)
+}
+
 // TestUnknownClientsFill: replies of clients of whom nothing is known fill the queue. They
 // are taken back, and wait until there is room again.
 func TestUnknownClientsFill(t *testing.T) {

@@ -191,6 +191,56 @@ func TestKilledClients(t *testing.T) {
 	wantEmpty(t, requests, replies)
 }
 
+// TestPIDNamespaces: clients in containers that share the queues but not pids, all of which
+// have pid 1, get their own replies. Nobody outside can tell whether they live, so what they
+// leave goes when it expires.
+func TestPIDNamespaces(t *testing.T) {
+	requests, replies := newQueue(t), newQueue(t)
+	s := serve.NewServer(attach(t, requests), attach(t, replies), serve.WithReplyTTL(time.Second))
+	handleDouble(s, serve.WithConcurrency(2))
+	stop := start(t, s)
+	var clients []*process
+	for range 3 {
+		cmd := testkit.Process(t, "call", id(requests), id(replies), "16")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWPID}
+		if os.Geteuid() != 0 {
+			cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUSER
+			cmd.SysProcAttr.UidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Geteuid(), Size: 1}}
+			cmd.SysProcAttr.GidMappings = []syscall.SysProcIDMap{{ContainerID: 0, HostID: os.Getegid(), Size: 1}}
+		}
+		stdout, err := cmd.StdoutPipe()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Start(); err != nil {
+			t.Skipf("this process may not start another one in a pid namespace of its own: %v", err)
+		}
+		clients = append(clients, &process{t, cmd, bufio.NewReader(stdout)})
+	}
+	for range 100 {
+		for _, c := range clients {
+			c.began() // a wrong reply would have ended it
+		}
+	}
+	for _, c := range clients {
+		c.stop() // with replies to come
+	}
+	untilEmpty(t, requests)
+	for _, c := range clients {
+		c.kill()
+	}
+	if err := stop(); err != nil {
+		t.Error(err)
+	}
+	left := messages(t, replies)
+	testkit.Eventually(t, "expired replies are taken out", func() bool {
+		newClient(t, requests, replies)
+		return messages(t, replies) == 0
+	})
+	t.Logf("%d replies were left; %+v", left, s.Stats())
+	wantEmpty(t, requests, replies)
+}
+
 // TestStoppedClient: a client that is stopped, with more replies to come than the queue
 // holds, loses none of them, and others get theirs meanwhile.
 func TestStoppedClient(t *testing.T) {
