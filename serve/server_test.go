@@ -415,7 +415,6 @@ func TestMiddleware(t *testing.T) {
 	if _, err = c.Call(ctxWithin(t), -2); err == nil || !strings.Contains(err.Error(), "the handler had 1ms") {
 		t.Errorf("a timeout: %v", err)
 	}
-	limit.err = errors.New("too many")
 	if _, err = c.Call(ctxWithin(t), 1); err == nil || !strings.Contains(err.Error(), "rate limit: too many") {
 		t.Errorf("a limit: %v", err)
 	}
@@ -437,12 +436,12 @@ func TestMiddleware(t *testing.T) {
 	}
 }
 
-type limiter struct {
-	n   int
-	err error
-}
+// limiter lets three calls go on.
+type limiter struct{ n int }
 
 func (l *limiter) Wait(context.Context) error {
-	l.n++
-	return l.err
+	if l.n++; l.n > 3 {
+		return errors.New("too many")
+	}
+	return nil
 }
