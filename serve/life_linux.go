@@ -59,7 +59,7 @@ func lookAt(pid int) (exists bool, start uint64) {
 	}
 	// The command is in brackets, and may have any characters. See proc_pid_stat(5).
 	fields := bytes.Fields(stat[bytes.LastIndexByte(stat, ')')+1:])
-	const state, threads, starttime = 3 - 3, 20 - 3, 22 - 3
+	const state, threads, starttime = 0, 17, 19 // fields 3, 20 and 22
 	if len(fields) <= starttime {
 		return true, 0
 	}
