@@ -119,6 +119,9 @@ func (s Selector) key() wait.Key {
 	return wait.Key{Mode: uint8(s.mode), Type: s.typ}
 }
 
+// Matches reports whether the selector selects messages of the type.
+func (s Selector) Matches(typ int64) bool { return s.matches(typ) }
+
 // matches reports whether a message of the type may be taken.
 func (s Selector) matches(typ int64) bool {
 	switch s.mode {
