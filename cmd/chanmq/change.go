@@ -64,6 +64,7 @@ says. With --private the queue has no key, and is named by its id.`,
 			}
 		}
 		var q *chanmq.Queue[[]byte]
+		isNew := true
 		switch {
 		case name.flags("id"):
 			return usage("--id: the kernel chooses the id of a new queue; give a key, or --private")
@@ -81,13 +82,13 @@ says. With --private the queue has no key, and is named by its id.`,
 			if err := noMore(rest); err != nil {
 				return err
 			}
-			var opts []chanmq.Option
-			if exclusive {
-				opts = append(opts, chanmq.WithExclusive())
-			}
-			q, err = chanmq.Create(name.key, perm, opts...)
-			if errors.Is(err, fs.ErrExist) {
+			q, err = chanmq.Create(name.key, perm, chanmq.WithExclusive())
+			switch exists := errors.Is(err, fs.ErrExist); {
+			case exists && exclusive:
 				return exitWith(exitFailed, "a queue with the key %v exists already; without --exclusive its id is printed", name.key)
+			case exists:
+				isNew = false
+				q, err = chanmq.Create(name.key, perm)
 			}
 		}
 		if err != nil {
@@ -95,7 +96,7 @@ says. With --private the queue has no key, and is named by its id.`,
 		}
 		if maxBytes > 0 {
 			err = q.Set(chanmq.Attr{MaxBytes: maxBytes})
-			if err != nil && (private || exclusive) {
+			if err != nil && isNew {
 				err = errors.Join(err, q.Remove()) // nobody has asked for it as it is
 			}
 		}

@@ -241,7 +241,7 @@ func (a *app) export(w *exportFile, q *chanmq.Queue[[]byte], s chanmq.Selector) 
 	defer bar.Exit()
 	var held []taken
 	flush := func() error {
-		if err := w.flush(); err != nil {
+		if err := a.untilHurry(w.flush); err != nil {
 			for _, m := range held {
 				err = errors.Join(err, m.back())
 			}

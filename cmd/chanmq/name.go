@@ -97,8 +97,8 @@ func parseKey(text string) (chanmq.Key, error) {
 	}
 	n, err := strconv.ParseUint(digits, base, 32)
 	if err != nil {
-		// Decimal keys over 2^31 are negative to some programs.
-		signed, signedErr := strconv.ParseInt(digits, base, 32)
+		// Keys over 2^31 are negative numbers to some programs.
+		signed, signedErr := strconv.ParseInt(text, 10, 32)
 		if signedErr != nil {
 			return 0, usage("%q is no key: give a number of 32 bits, decimal or with 0x, or --id or --file", text)
 		}

@@ -235,16 +235,21 @@ func (a *app) recv(q *chanmq.Queue[[]byte], s chanmq.Selector, o *recvOptions, p
 	return pr.misfit()
 }
 
-// writeOut writes to standard output. A reader that does not read can keep it waiting for
-// ever: a second interrupt ends that.
+// writeOut writes to standard output.
 func (a *app) writeOut(text []byte) error {
+	return a.untilHurry(func() error { return writeAll(a.out, text) })
+}
+
+// untilHurry returns the error of a write. A reader that does not read can keep it waiting
+// for ever: a second interrupt ends that.
+func (a *app) untilHurry(write func() error) error {
 	written := make(chan error, 1)
-	go func() { written <- writeAll(a.out, text) }()
+	go func() { written <- write() }()
 	select {
 	case err := <-written:
 		return err
 	case <-a.hurry.Done():
-		return a.interrupted("interrupted while nobody reads standard output; the message is put back, and part of it may be written")
+		return a.interrupted("interrupted while nobody reads the output; what was not written is put back, and part of it may be in the output, too")
 	}
 }
 

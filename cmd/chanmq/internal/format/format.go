@@ -20,8 +20,7 @@ func Count(n int, what string) string {
 	return strconv.Itoa(n) + " " + what + "s"
 }
 
-// Percent is how much of max n is, 0 to 100, rounded so that only a full one is 100 and
-// only an empty one is 0.
+// Percent is how much of max n is, 0 to 100, rounded down: only what is full is 100.
 func Percent(n, max int) int {
 	switch {
 	case n <= 0:
@@ -29,7 +28,7 @@ func Percent(n, max int) int {
 	case max <= 0 || n >= max:
 		return 100
 	}
-	return min(99, 1+int(float64(n)/float64(max)*98+0.5))
+	return int(100 * int64(n) / int64(max))
 }
 
 // Bar draws percent as a bar of width cells.
