@@ -147,7 +147,7 @@ func (c *benchCase) roundTrips(ctx context.Context, there, back *chanmq.Queue[[]
 	begin := time.Now()
 	warm := begin.Add(warmUp(duration))
 	end := warm.Add(duration)
-	for now := begin; now.Before(end); {
+	for now := begin; now.Before(end) || len(trips) == 0; {
 		if err := errors.Join(send(), receive()); err != nil {
 			return nil, err
 		}

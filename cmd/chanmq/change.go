@@ -45,7 +45,7 @@ says. With --private the queue has no key, and is named by its id.`,
   id=$(chanmq create --private) && chanmq send --id "$id" hello`,
 		Args: cobra.MaximumNArgs(1),
 	}
-	name := nameFlags(cmd, "", "not for create")
+	name := nameFlags(cmd, "", "the queue")
 	_ = cmd.Flags().MarkHidden("id") // the kernel chooses the id
 	f := cmd.Flags()
 	f.StringVarP(&permFlag, "perm", "p", "0600", "permissions in `OCTAL`: read receives, write sends")

@@ -71,6 +71,7 @@ them. What was not acknowledged goes back to the tail of the queue.
 	f.DurationVar(&o.pause, "pause", 100*time.Millisecond, "the `DURATION` before a message that failed comes again, doubled with each attempt")
 	f.DurationVar(&o.maxPause, "max-pause", time.Minute, "the longest such `DURATION`")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing of commands that fail")
+	wait := addWaitFlag(cmd)
 	journal := addJournalFlag(cmd, "auto")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		command, err := name.take(args)
@@ -105,7 +106,11 @@ them. What was not acknowledged goes back to the tail of the queue.
 		if _, err := exec.LookPath(command[0]); err != nil {
 			return exitWith(exitFailed, "the command cannot be run: %v", err)
 		}
-		q, _, err := a.openWith(name, journal)
+		opts, err := wait.options(a, name)
+		if err != nil {
+			return err
+		}
+		q, _, err := a.openWith(name, journal, opts...)
 		if err != nil {
 			return err
 		}

@@ -40,7 +40,6 @@ type exportOptions struct {
 	keep          bool
 	orphans       bool
 	dir           string
-	timeout       time.Duration
 }
 
 // exportBatch is how many messages are taken before the file is synced and they are

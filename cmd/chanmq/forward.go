@@ -46,6 +46,7 @@ chanmq is killed; the message at hand may then be in both queues.
 	f.IntVarP(&o.count, "count", "n", 0, "move at most `N` messages")
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "do not say how many were moved")
 	addTimeoutFlag(cmd, &o.timeout, "end when for this long no message comes; 0 moves what is there")
+	wait := addWaitFlag(cmd)
 	journal := addJournalFlag(cmd, "auto")
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		rest, err := from.take(args)
@@ -80,7 +81,11 @@ chanmq is killed; the message at hand may then be in both queues.
 		if extra != nil {
 			defer extra.Close() // it holds nothing
 		}
-		source, _, err := a.openWith(from, journal)
+		opts, err := wait.options(a, from)
+		if err != nil {
+			return err
+		}
+		source, _, err := a.openWith(from, journal, opts...)
 		if err != nil {
 			return err
 		}

@@ -20,7 +20,7 @@ func addJournalFlag(cmd *cobra.Command, unless string) *journalFlag {
 	j := &journalFlag{}
 	f := cmd.Flags()
 	f.StringVar(&j.value, "journal", unless,
-		"keep what was taken in a file on tmpfs, so that kill -9 loses nothing: `auto` (where it works), on, off, or the directory")
+		"keep what was taken in a file on tmpfs, so that kill -9 loses nothing: the `MODE` is auto (where it works), on, off, or a directory")
 	f.Lookup("journal").NoOptDefVal = "on"
 	_ = cmd.RegisterFlagCompletionFunc("journal", cobra.FixedCompletions([]string{"auto", "on", "off"}, cobra.ShellCompDirectiveDefault)) // the flag exists
 	return j
@@ -51,6 +51,26 @@ func (a *app) openWith(name *queueName, j *journalFlag, opts ...chanmq.Option) (
 	}
 	a.progressf("warning: without a journal, what is being worked on is lost if chanmq is killed: %s", strings.TrimPrefix(err.Error(), "chanmq: "))
 	return plain, false, nil
+}
+
+// waitFlag is whether a command that runs for long waits for its queue.
+type waitFlag struct{ on bool }
+
+func addWaitFlag(cmd *cobra.Command) *waitFlag {
+	w := &waitFlag{}
+	cmd.Flags().BoolVar(&w.on, "wait", false, "wait for the queue while it does not exist, at the start and when it was removed")
+	return w
+}
+
+// options returns the options of the queue.
+func (w *waitFlag) options(a *app, name *queueName) ([]chanmq.Option, error) {
+	if !w.on {
+		return nil, nil
+	}
+	if name.flags("id") {
+		return nil, usage("--wait: a queue that was removed has another id when it is back; name it by its key")
+	}
+	return []chanmq.Option{chanmq.WithWait(a.ctx), chanmq.WithReopen()}, nil
 }
 
 // putBackTime is how long the end of a command waits for room in the queue.

@@ -36,7 +36,7 @@ func addStructFlags(cmd *cobra.Command) *structFlags {
 	f := cmd.Flags()
 	f.StringVarP(&s.declaration, "struct", "S", "", "messages are C structs with these `MEMBERS` behind mtype, such as 'i32 id; f64 price; char[16] name'; @FILE reads them from a file")
 	f.BoolVar(&s.packed, "packed", false, "the struct has no padding")
-	f.StringVar(&s.order, "byte-order", "native", "that of the struct's numbers: native, little or `big`")
+	f.StringVar(&s.order, "byte-order", "native", "the struct's numbers have this `ORDER`: native, little or big")
 	_ = cmd.RegisterFlagCompletionFunc("byte-order", cobra.FixedCompletions([]string{"native", "little", "big"}, cobra.ShellCompDirectiveNoFileComp)) // the flag exists
 	return s
 }

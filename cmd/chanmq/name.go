@@ -17,11 +17,10 @@ type queueName struct {
 	prefix string // of the flags, "" or such as "to-"
 	flags  func(string) bool
 
-	key      chanmq.Key
-	id       int
-	file     string
-	proj     int
-	resolved bool
+	key  chanmq.Key
+	id   int
+	file string
+	proj int
 }
 
 // nameFlags adds the flags that name a queue in place of its key.
