@@ -48,7 +48,8 @@ gets what was not acknowledged. Each message is dealt with at least once, so the
 must not mind one that comes again.
 
 An interrupt (Ctrl-C, SIGTERM) lets the commands that run finish; a second one terminates
-them. What was not acknowledged goes back to the tail of the queue.
+them. What was not acknowledged goes back to the tail of the queue, and its attempts count
+anew.
 `,
 		Example: `  chanmq exec 0x2a01 --jobs 4 -- ./thumbnail
   chanmq exec 0x2a01 --max-attempts 5 --dead 0x2a02 -- sh -c 'curl --fail -d @- "$URL"'

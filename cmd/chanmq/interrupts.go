@@ -29,12 +29,19 @@ func (i *interrupts) begin() {
 	hurry, cancelHurry := context.WithCancel(context.Background())
 	i.ctx, i.hurry = ctx, hurry
 	i.signals = make(chan os.Signal, 4)
-	signal.Notify(i.signals, os.Interrupt, syscall.SIGTERM)
+	// What is ignored stays so: SIGHUP under nohup, SIGINT of a shell's background jobs.
+	for _, s := range []os.Signal{os.Interrupt, syscall.SIGTERM, syscall.SIGHUP} {
+		if !signal.Ignored(s) {
+			signal.Notify(i.signals, s)
+		}
+	}
 	// A broken pipe ends a Go program at the write, with the message in its hands. With
 	// Notify the write returns EPIPE instead; ignoring the signal would do the same,
 	// but the commands of exec would inherit that.
 	i.pipe = make(chan os.Signal, 1)
-	signal.Notify(i.pipe, syscall.SIGPIPE)
+	if !signal.Ignored(syscall.SIGPIPE) {
+		signal.Notify(i.pipe, syscall.SIGPIPE)
+	}
 	done := make(chan struct{})
 	go func() {
 		for n := 0; ; n++ {
@@ -65,8 +72,11 @@ func (i *interrupts) begin() {
 
 // signalCode is the exit code of a command that a signal has ended.
 func (i *interrupts) signalCode() int {
-	if i.first.Load() == os.Signal(syscall.SIGTERM) {
+	switch i.first.Load() {
+	case os.Signal(syscall.SIGTERM):
 		return exitTerminated
+	case os.Signal(syscall.SIGHUP):
+		return exitHangup
 	}
 	return exitInterrupt
 }

@@ -68,6 +68,7 @@ Exit codes:
   5    permission denied
   6    not done, because the question was not answered with yes
   7    doctor found something wrong
+  129  the terminal is gone (SIGHUP); what was taken was written or put back
   130  interrupted (Ctrl-C); what was taken was written or put back
   141  the reader of standard output is gone; what was taken was put back
   143  terminated (SIGTERM); what was taken was written or put back
@@ -172,6 +173,7 @@ const (
 	exitPermission = 5
 	exitNotAsked   = 6
 	exitFound      = 7
+	exitHangup     = 129
 	exitInterrupt  = 130
 	exitPipe       = 141
 	exitTerminated = 143

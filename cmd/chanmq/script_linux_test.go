@@ -215,6 +215,25 @@ func alike(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
+// TestReadmeExitCodes: the README has the exit codes of the help text.
+func TestReadmeExitCodes(t *testing.T) {
+	text, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	readme := strings.ReplaceAll(string(text), "`", "")
+	entries := regexp.MustCompile(`(?m)^  (\d+) +(.*(?:\n {7}.*)*)`).FindAllStringSubmatch(exitCodes, -1)
+	if len(entries) != 12 {
+		t.Errorf("%d exit codes", len(entries))
+	}
+	for _, entry := range entries {
+		row := fmt.Sprintf("| %s | %s |", entry[1], strings.Join(strings.Fields(entry[2]), " "))
+		if !strings.Contains(readme, row) {
+			t.Errorf("the README does not have %s", row)
+		}
+	}
+}
+
 // TestReadmeQuotes: what the README shows is what a script expects of the program.
 func TestReadmeQuotes(t *testing.T) {
 	testkit.Quotes(t, "../..", "cmd/chanmq/README.md", "console")
