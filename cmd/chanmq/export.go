@@ -20,12 +20,12 @@ import (
 
 // bar returns a progress bar on standard error, which is shown on a terminal only. max is
 // -1 if it is not known.
-func (a *app) bar(max int64, what string, bytes bool) *progressbar.ProgressBar {
+func (a *app) bar(max int64, what string, inBytes bool) *progressbar.ProgressBar {
 	return progressbar.NewOptions64(max,
 		progressbar.OptionSetWriter(a.err),
 		progressbar.OptionSetVisibility(term.IsTerminal(int(a.err.Fd()))),
 		progressbar.OptionSetDescription(what),
-		progressbar.OptionShowBytes(bytes),
+		progressbar.OptionShowBytes(inBytes),
 		progressbar.OptionShowCount(),
 		progressbar.OptionSetItsString("msg"),
 		progressbar.OptionShowIts(),

@@ -251,7 +251,7 @@ func (a *app) sleep(d time.Duration) bool {
 	}
 }
 
-// lines writes to w until the first error.
+// writeAll writes to w, until the first error.
 func writeAll(w io.Writer, parts ...[]byte) error {
 	for _, part := range parts {
 		if _, err := w.Write(part); err != nil {
