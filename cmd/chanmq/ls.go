@@ -233,7 +233,14 @@ func (a *app) ls(o *lsOptions, keys []chanmq.Key) error {
 				text = append(append(text, line...), '\n')
 			}
 		} else {
-			text = []byte(lsTable(queues, time.Now(), !o.noHeader, a.colors()))
+			width := 0
+			if o.watch > 0 && terminal {
+				var height int
+				if width, height, err = term.GetSize(int(a.out.Fd())); err == nil {
+					queues = queues[:min(len(queues), max(height-2, 1))] // the rest would scroll
+				}
+			}
+			text = []byte(lsTable(queues, time.Now(), width, !o.noHeader, a.colors()))
 			switch {
 			case o.watch > 0 && terminal:
 				// Home, and clear what is below only when it was overwritten, so that
@@ -303,9 +310,9 @@ func sortQueues(queues []queueInfo, by string, reverse bool) {
 	})
 }
 
-// lsTable lays the queues out for people.
-func lsTable(queues []queueInfo, now time.Time, header, colors bool) string {
-	t := format.Table{Right: []bool{false, true, false, false, true, true, false, false, false, true}}
+// lsTable lays the queues out for people. Lines are cut at a width, if it is not 0.
+func lsTable(queues []queueInfo, now time.Time, width int, header, colors bool) string {
+	t := format.Table{Width: width, Right: []bool{false, true, false, false, true, true, false, false, false, true}}
 	t.Row("KEY", "ID", "OWNER", "PERM", "MESSAGES", "BYTES", "FULL", "SENDER", "RECEIVER", "RECEIVED")
 	for i := range queues {
 		q := &queues[i]

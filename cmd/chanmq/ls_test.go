@@ -30,10 +30,10 @@ func TestLsTable(t *testing.T) {
 0x00000000   6  4000000  0666        50    900  [#########.]  90%  (dead)[12]  -                  never
 0x00002a02   7  4000000  0600         0      0  [..........]   0%  -           -                  never
 `
-	if got := lsTable(sample(), now, true, false); got != want {
+	if got := lsTable(sample(), now, 0, true, false); got != want {
 		t.Errorf("\n%s want\n%s", got, want)
 	}
-	if got := lsTable(sample(), now, false, true); strings.Contains(got, "KEY") || strings.Count(got, "\x1b[31m") != 1 {
+	if got := lsTable(sample(), now, 0, false, true); strings.Contains(got, "KEY") || strings.Count(got, "\x1b[31m") != 1 {
 		t.Errorf("without a header, with a color for the full queue:\n%s", got)
 	}
 }

@@ -143,6 +143,7 @@ func Hex(w io.Writer, text []byte) error {
 // Table lays out rows in columns.
 type Table struct {
 	Right []bool   // columns that are numbers
+	Width int      // lines are cut at this many characters; 0: they are not
 	Style []string // of each row, behind the header, an escape sequence; may be shorter
 	rows  [][]string
 }
@@ -176,6 +177,9 @@ func (t *Table) String() string {
 			}
 		}
 		text := strings.TrimRight(line.String(), " ")
+		if runes := []rune(text); t.Width > 0 && len(runes) > t.Width {
+			text = string(runes[:t.Width])
+		}
 		if n > 0 && n <= len(t.Style) && t.Style[n-1] != "" {
 			text = t.Style[n-1] + text + "\x1b[0m"
 		}

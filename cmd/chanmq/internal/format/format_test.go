@@ -99,6 +99,10 @@ func TestTable(t *testing.T) {
 	if got := table.String(); got != want {
 		t.Errorf("\n%q want\n%q", got, want)
 	}
+	table.Width = 4
+	if got, want := table.String(), "NAME\ngrün\n\x1b[31mb   \x1b[0m\n"; got != want {
+		t.Errorf("cut: %q want %q", got, want)
+	}
 }
 
 // FuzzLine: what Append writes ParseLine reads, whatever the message is, and what ParseLine
