@@ -1,0 +1,5 @@
+//go:build !unix
+
+package procinfo
+
+func lives(int) bool { return false }

@@ -1,0 +1,257 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+	"unicode"
+
+	"github.com/spf13/cobra"
+
+	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/cmd/chanmq/internal/format"
+)
+
+type sendOptions struct {
+	typ                    int64
+	null, whole, hex, json bool
+	timeout                time.Duration
+	encode                 func(json.RawMessage) ([]byte, error)
+	skip                   int // messages of the input that are left out
+}
+
+func (a *app) sendCommand() *cobra.Command {
+	var o sendOptions
+	cmd := &cobra.Command{
+		Use:   "send QUEUE [MESSAGE...]",
+		Short: "Send arguments, or standard input, as messages",
+		Long: `Send each argument as a message, or, without arguments, standard input: each line as a
+message, without its newline; with --null what is between NUL bytes; with --whole all of it
+as one. With --json lines of JSON as recv and peek print them, with their own types, and
+with --struct their structs; a line without "type" has that of --type.
+
+It waits while the queue is full, as long as it takes or for --timeout. If it ends early,
+it says how many messages were sent.
+`,
+		Example: `  chanmq send 0x2a01 hello
+  printf 'one\ntwo\n' | chanmq send 0x2a01 --type 3
+  chanmq send 0x2a01 --hex 'de ad be ef'
+  chanmq recv 0x2a01 --follow --json | chanmq send 0x2a02 --json`,
+		Args:              cobra.ArbitraryArgs,
+		ValidArgsFunction: completeKeys,
+	}
+	name := nameFlags(cmd, "", "the queue")
+	f := cmd.Flags()
+	f.Int64VarP(&o.typ, "type", "t", 1, "the messages' type `N` (mtype)")
+	f.BoolVarP(&o.null, "null", "0", false, "messages end with NUL bytes")
+	f.BoolVarP(&o.whole, "whole", "w", false, "standard input is one message")
+	f.BoolVarP(&o.hex, "hex", "x", false, "messages are written as hex digits")
+	f.BoolVarP(&o.json, "json", "j", false, "messages are lines of JSON")
+	addTimeoutFlag(cmd, &o.timeout, "wait at most this long for room in the queue; 0 does not wait")
+	structs := addStructFlags(cmd)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		rest, err := name.take(args)
+		if err != nil {
+			return err
+		}
+		switch {
+		case o.json && (o.hex || o.null || o.whole):
+			return usage("--json excludes --hex, --null and --whole: each message is a line")
+		case o.null && o.whole:
+			return usage("--null and --whole exclude each other")
+		case len(rest) > 0 && (o.null || o.whole):
+			return usage("--null and --whole are for standard input, and messages were given as arguments")
+		}
+		layout, err := structs.parse()
+		if err != nil {
+			return err
+		}
+		if layout != nil {
+			if !o.json {
+				return usage("--struct takes messages in JSON: add --json, and write %s", `{"struct":{"id":1}}`)
+			}
+			o.encode = layout.Encode
+		}
+		q, err := name.open()
+		if err != nil {
+			return err
+		}
+		defer q.Close() // it holds nothing
+		if len(rest) > 0 {
+			return a.sendArgs(q, &o, rest)
+		}
+		_, err = a.sendInput(q, &o, a.in)
+		return err
+	}
+	return cmd
+}
+
+// parse returns the message that is written as text.
+func (o *sendOptions) parse(text []byte) (message, error) {
+	switch {
+	case o.json:
+		typ, value, err := format.ParseLine(text, o.typ, o.encode)
+		return message{Type: typ, Value: value}, err
+	case o.hex:
+		digits := strings.Map(func(r rune) rune {
+			if unicode.IsSpace(r) {
+				return -1
+			}
+			return r
+		}, string(text))
+		value, err := hex.DecodeString(digits)
+		return message{Type: o.typ, Value: value}, err
+	}
+	return message{Type: o.typ, Value: text}, nil
+}
+
+func (a *app) sendArgs(q *chanmq.Queue[[]byte], o *sendOptions, args []string) error {
+	// All are read before one is sent, so that a mistake sends nothing.
+	messages := make([]message, len(args))
+	for i, arg := range args {
+		m, err := o.parse([]byte(arg))
+		if err != nil {
+			return usage("message %d: %w", i+1, err)
+		}
+		messages[i] = m
+	}
+	for i, m := range messages {
+		if err := a.sendOne(q, m, o.timeout); err != nil {
+			return sentBefore(err, i)
+		}
+	}
+	return nil
+}
+
+// sendOne sends a message, and waits for room at most for the timeout.
+func (a *app) sendOne(q *chanmq.Queue[[]byte], m message, timeout time.Duration) error {
+	ctx, cancel := a.ctx, context.CancelFunc(func() {})
+	switch timeout {
+	case forever:
+	case 0:
+		sent, err := q.TrySend(m.Type, m.Value)
+		if err == nil && !sent {
+			err = exitWith(exitNothing, "the queue is full; %s", fullHint)
+		}
+		return err
+	default:
+		ctx, cancel = context.WithTimeout(a.ctx, timeout)
+	}
+	defer cancel()
+	err := q.Send(ctx, m.Type, m.Value)
+	switch {
+	case err == nil:
+		return nil
+	case a.ctx.Err() != nil && errors.Is(err, context.Canceled):
+		return a.interrupted("interrupted")
+	case errors.Is(err, context.DeadlineExceeded):
+		return exitWith(exitNothing, "%s; %s", strings.TrimPrefix(err.Error(), "chanmq: "), fullHint)
+	}
+	return err
+}
+
+const fullHint = "chanmq ls shows who reads it; chanmq set QUEUE --bytes makes it larger"
+
+// sentBefore adds to an error how many messages were sent, if any.
+func sentBefore(err error, n int) error {
+	if n == 0 {
+		return err
+	}
+	text := fmt.Sprintf("after %s sent: ", plural(n, "message was", "messages were"))
+	var exit *exitError
+	if errors.As(err, &exit) {
+		return &exitError{exit.code, text + exit.text}
+	}
+	return fmt.Errorf("%s%w", text, err)
+}
+
+// sendInput sends what r has, in messages, and returns how many it has sent.
+func (a *app) sendInput(q *chanmq.Queue[[]byte], o *sendOptions, r io.Reader) (sent int, err error) {
+	type read struct {
+		text []byte
+		err  error
+	}
+	texts := make(chan read)
+	ended := make(chan struct{})
+	defer close(ended)
+	// A read from a terminal or a pipe has no end that a context could make, so a
+	// goroutine reads. It is ahead by one message that was not asked for.
+	go func() {
+		defer close(texts)
+		next := splitter(o, r)
+		for {
+			text, err := next()
+			if err == io.EOF {
+				return
+			}
+			select {
+			case texts <- read{text, err}:
+			case <-ended:
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	for n := 1; ; n++ {
+		select {
+		case in, ok := <-texts:
+			if !ok {
+				return sent, nil
+			}
+			if in.err == nil && (n <= o.skip || o.json && len(bytes.TrimSpace(in.text)) == 0) {
+				continue
+			}
+			m, err := message{}, in.err
+			if err == nil {
+				m, err = o.parse(in.text)
+			}
+			if err != nil {
+				return sent, sentBefore(exitWith(exitFailed, "message %d of standard input: %v", n, err), sent)
+			}
+			if err := a.sendOne(q, m, o.timeout); err != nil {
+				return sent, sentBefore(err, sent)
+			}
+			sent++
+		case <-a.ctx.Done():
+			return sent, a.interrupted("interrupted after %s sent", plural(sent, "message was", "messages were"))
+		}
+	}
+}
+
+// splitter returns a function that returns one message's text after the other, then io.EOF.
+func splitter(o *sendOptions, r io.Reader) func() ([]byte, error) {
+	if o.whole {
+		read := false
+		return func() ([]byte, error) {
+			if read {
+				return nil, io.EOF
+			}
+			read = true
+			return io.ReadAll(r)
+		}
+	}
+	end := byte('\n')
+	if o.null {
+		end = 0
+	}
+	in := bufio.NewReaderSize(r, 1<<16)
+	return func() ([]byte, error) {
+		text, err := in.ReadBytes(end)
+		if n := len(text); n > 0 && text[n-1] == end {
+			return text[:n-1], nil
+		}
+		if err == io.EOF && len(text) > 0 {
+			err = nil // the last one needs no end
+		}
+		return text, err
+	}
+}
