@@ -141,8 +141,9 @@ func (r *Receiver[T]) more() bool { return len(r.held) < 1+cap(r.c)-len(r.c) }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *aside {
-	k := r.slot(r.sent.Load() + uint64(len(r.held)))
-	r.keep(k)
+	number := r.sent.Load() + uint64(len(r.held))
+	k := r.slot(number)
+	r.keep(k, number)
 	r.held = append(r.held, Message[T]{Type: k.raw.typ()})
 	last := len(r.held) - 1
 	r.holder.inCodec.Store(true)
@@ -163,11 +164,15 @@ func (r *Receiver[T]) hold() *aside {
 
 // keep puts the message that was taken into the ring, in place of one that was read,
 // whose buffer is used for the next one.
-func (r *Receiver[T]) keep(k *kept[T]) {
+func (r *Receiver[T]) keep(k *kept[T], number uint64) {
 	if r.journals() {
 		r.collecting.Lock()
 		defer r.collecting.Unlock()
 		_ = k.raw.ack()
+		// Or acknowledge would take the new one for it.
+		if size := uint64(len(r.ring)); number >= size {
+			r.acked = max(r.acked, number-size+1)
+		}
 	}
 	k.raw, r.from.msg = r.from.msg, k.raw
 }
