@@ -38,6 +38,7 @@ func journalDir(t testing.TB) string {
 	if err != nil {
 		t.Skipf("no tmpfs for journals: %v", err)
 	}
+	testkit.ReapPath(t, dir)
 	t.Cleanup(func() {
 		for _, file := range journals(t, dir) {
 			t.Errorf("%s is left", file)
