@@ -7,8 +7,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,6 +38,7 @@ func journalDir(t testing.TB) string {
 	if err != nil {
 		t.Skipf("no tmpfs for journals: %v", err)
 	}
+	testkit.ReapPath(t, dir)
 	t.Cleanup(func() {
 		for _, file := range journals(t, dir) {
 			t.Errorf("%s is left", file)
@@ -593,4 +596,35 @@ func TestInnocentMessagesAreNotGivenUp(t *testing.T) {
 	if printed.String() != want {
 		t.Errorf("the processes printed\n%swant\n%s", &printed, want)
 	}
+}
+
+// TestBufferedReceiverWithJournal: what the program has read of C's buffer before the
+// Receiver noticed is acknowledged, and nothing else is.
+func TestBufferedReceiverWithJournal(t *testing.T) {
+	dir := journalDir(t)
+	q := newQueue(t)
+	const messages = 100
+	for round := range rounds(30) {
+		handle := must(chanmq.Attach(q.ID(), chanmq.WithJournal(dir)))
+		r := handle.Receiver(t.Context(), chanmq.Any(), chanmq.WithBuffer(1+round%8))
+		background(t, func() { sendNumbers(t, q, 1, 0, messages) })
+		read := rand.IntN(messages)
+		for n := range read {
+			if m := <-r.C(); !bytes.Equal(m.Value, number(n)) {
+				t.Fatalf("round %d: message %d is %v", round, n, m.Value)
+			}
+			if rand.IntN(10) == 0 {
+				runtime.Gosched()
+			}
+		}
+		// The rest goes to the handle, and the next Receiver has it.
+		if err := r.Close(); err != nil {
+			t.Error(err)
+		}
+		wantNumbers(t, handle, chanmq.OfType(1), read, messages)
+		if err := handle.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	wantNone(t, q)
 }

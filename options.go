@@ -134,8 +134,8 @@ func WithWait(ctx context.Context) Option {
 //     has noticed. Without a buffer that is a moment later. Of what was read from C's
 //     buffer it notices when the next message comes, or by a look after 5 ms, and then
 //     after pauses that double up to 10 s while something is unread. What was read since
-//     may come again: at most what the buffer has room for, or one message without a
-//     buffer;
+//     may come again: at most one message more than the buffer has room for. Through
+//     [Merge] it is the one that the program has read a moment ago;
 //   - a message of a direct call: when the call returns it;
 //   - a message that [Forward] or [Queue.Close] has sent: when the kernel has it. What
 //     Close cannot send back, because the queue is full, stays in the journal.

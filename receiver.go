@@ -33,12 +33,16 @@ type Receiver[T any] struct {
 	onDecodeError func(*DecodeError)
 
 	// Of the goroutine, until done is closed; then guarded by collecting. With a journal,
-	// ring is written with collecting, for acknowledge.
+	// ring is written with acking, for acknowledge.
 	held []Message[T] // taken and not sent to c yet; the last one may not be decoded yet
 	ring []kept[T]    // of the last cap(c)+2 messages, held ones included; see slot
 
-	sent  atomic.Uint64 // how many values were sent to c; written with collecting
-	acked uint64        // how many of them are known to be read, with a journal; guarded by collecting
+	sent atomic.Uint64 // how many values were sent to c; written with collecting
+
+	// How many of them are known to be read, with a journal. Whoever has collecting may
+	// lock acking, not the other way round.
+	acking sync.Mutex
+	acked  uint64 // guarded by acking
 
 	// The next look at what was read from c's buffer, with a journal. Guarded by collecting.
 	look      *time.Timer // nil: none is due
@@ -141,8 +145,9 @@ func (r *Receiver[T]) more() bool { return len(r.held) < 1+cap(r.c)-len(r.c) }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *aside {
-	k := r.slot(r.sent.Load() + uint64(len(r.held)))
-	r.keep(k)
+	number := r.sent.Load() + uint64(len(r.held))
+	k := r.slot(number)
+	r.keep(k, number)
 	r.held = append(r.held, Message[T]{Type: k.raw.typ()})
 	last := len(r.held) - 1
 	r.holder.inCodec.Store(true)
@@ -163,11 +168,15 @@ func (r *Receiver[T]) hold() *aside {
 
 // keep puts the message that was taken into the ring, in place of one that was read,
 // whose buffer is used for the next one.
-func (r *Receiver[T]) keep(k *kept[T]) {
+func (r *Receiver[T]) keep(k *kept[T], number uint64) {
 	if r.journals() {
-		r.collecting.Lock()
-		defer r.collecting.Unlock()
+		r.acking.Lock()
+		defer r.acking.Unlock()
 		_ = k.raw.ack()
+		// Or acknowledge would take the new one for it.
+		if size := uint64(len(r.ring)); number >= size {
+			r.acked = max(r.acked, number-size+1)
+		}
 	}
 	k.raw, r.from.msg = r.from.msg, k.raw
 }
@@ -206,7 +215,7 @@ func (r *Receiver[T]) deliver() error {
 		r.from.waiter.NeedYield = true
 		r.acknowledge()
 	}
-	if r.journals() && r.acked < r.sent.Load() && r.look == nil {
+	if r.look == nil && r.unacked() {
 		r.lookLater(lookMin)
 	}
 	if r.from.waiter.NeedYield && r.from.waiter.Waited {
@@ -254,11 +263,27 @@ func (r *Receiver[T]) acknowledge() {
 	}
 	read := r.sent.Load() - uint64(len(r.c))
 	if d := r.downstream.Load(); d != nil && !d.hasStopped() {
-		read = min(read, d.passed.Load())
+		read = d.passed.Load()
 	}
+	r.acknowledgeUpTo(read)
+}
+
+func (r *Receiver[T]) acknowledgeUpTo(read uint64) {
+	r.acking.Lock()
+	defer r.acking.Unlock()
 	for ; r.acked < read; r.acked++ {
 		_ = r.slot(r.acked).raw.ack() // at worst it comes again
 	}
+}
+
+// unacked reports whether values were sent that are not known to be read, with a journal.
+func (r *Receiver[T]) unacked() bool {
+	if !r.journals() {
+		return false
+	}
+	r.acking.Lock()
+	defer r.acking.Unlock()
+	return r.acked < r.sent.Load()
 }
 
 // Pauses between looks at what was read from C's buffer while no message comes, doubling
@@ -280,19 +305,17 @@ func (r *Receiver[T]) lookLater(pause time.Duration) {
 		}
 		r.look = nil
 		r.acknowledge()
-		if r.acked < r.sent.Load() {
+		if r.unacked() {
 			r.lookLater(min(2*r.lookPause, lookMax))
 		}
 	})
 }
 
-// passed is called by a downstream when the program has the value that it had read.
+// passed is called by a downstream when the program has the value that it had read. It
+// does without collecting, which the goroutine has while it waits for a reader.
 func (r *Receiver[T]) passed(d *downstream) {
-	d.passed.Add(1)
-	// The pump, if it has the lock, will look itself.
-	if r.journals() && r.collecting.TryLock() {
-		r.acknowledge()
-		r.collecting.Unlock()
+	if read := d.passed.Add(1); r.journals() {
+		r.acknowledgeUpTo(read)
 	}
 }
 
@@ -302,6 +325,8 @@ func (r *Receiver[T]) releaseBuffers() {
 	if !r.journals() {
 		return
 	}
+	r.acking.Lock()
+	defer r.acking.Unlock()
 	for i := range r.ring {
 		_ = r.ring[i].raw.ack()
 		r.ring[i].raw.release()
@@ -345,8 +370,11 @@ func (r *Receiver[T]) attach() (d *downstream, ok bool) {
 	d = newDownstream(&r.holder)
 	// What the program has read before. A send under way may be missed, so that one
 	// message is acknowledged later than it could be.
-	sent := r.sent.Load()
-	d.passed.Store(sent - min(sent, uint64(len(r.c))))
+	sent, unread := r.sent.Load(), len(r.c)
+	for now := r.sent.Load(); now != sent; now = r.sent.Load() {
+		sent, unread = now, len(r.c)
+	}
+	d.passed.Store(sent - min(sent, uint64(unread)))
 	if r.downstream.CompareAndSwap(nil, d) {
 		r.core.holders.register(&d.holder)
 		return d, true

@@ -153,8 +153,18 @@ func Reap(t testing.TB, msqid int) {
 	})
 }
 
+// ReapPath makes sure that a file or directory is removed when the test binary ends in
+// any way, including SIGKILL. The test removes it itself.
+func ReapPath(t testing.TB, path string) {
+	t.Helper()
+	if err := reaper.send(path); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = reaper.send("-" + path) }) // at worst it is removed once more
+}
+
 // reaperProcess is another process that outlives the tests, and then removes those
-// queues passed to it that still exist.
+// queues, files and directories passed to it that still exist.
 type reaperProcess struct {
 	mu    sync.Mutex
 	cmd   *exec.Cmd
@@ -165,6 +175,14 @@ type reaperProcess struct {
 var reaper reaperProcess
 
 func (r *reaperProcess) add(msqid int) error {
+	r.mu.Lock()
+	r.ids = append(r.ids, msqid)
+	r.mu.Unlock()
+	return r.send(msqid)
+}
+
+// send sends a line to the process, and starts it before the first one.
+func (r *reaperProcess) send(line any) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.cmd == nil {
@@ -181,15 +199,12 @@ func (r *reaperProcess) add(msqid int) error {
 		}
 		r.cmd, r.stdin = cmd, stdin
 	}
-	r.ids = append(r.ids, msqid)
-	_, err := fmt.Fprintln(r.stdin, msqid)
+	_, err := fmt.Fprintln(r.stdin, line)
 	return err
 }
 
 func (r *reaperProcess) done(msqid int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	fmt.Fprintln(r.stdin, -1-msqid)
+	_ = r.send(-1 - msqid) // at worst it looks for the queue once more
 }
 
 func (r *reaperProcess) stop() {
@@ -221,11 +236,21 @@ func (r *reaperProcess) left() []int {
 }
 
 // reap runs in the reaper process. It reads the ids of queues to remove, and -1-id
-// for those that are already removed.
+// for those that are already removed; and the paths of files, and with a - before them
+// when they are removed.
 func reap(in io.Reader) error {
 	ids := make(map[int]bool)
+	paths := make(map[string]bool)
 	lines := bufio.NewScanner(in)
 	for lines.Scan() {
+		if path, removed := strings.CutPrefix(lines.Text(), "-"); filepath.IsAbs(path) {
+			if removed {
+				delete(paths, path)
+			} else {
+				paths[path] = true
+			}
+			continue
+		}
 		n, err := strconv.Atoi(lines.Text())
 		if err != nil {
 			return err
@@ -238,6 +263,15 @@ func reap(in io.Reader) error {
 	}
 	for id := range ids {
 		_ = sysv.Host().Remove(id)
+	}
+	// A process that uses them ends when it finds its queue removed.
+	for try := 0; len(paths) > 0 && try < 100; try++ {
+		for path := range paths {
+			if os.RemoveAll(path) == nil {
+				delete(paths, path)
+			}
+		}
+		time.Sleep(20 * time.Millisecond)
 	}
 	return nil
 }
