@@ -256,7 +256,7 @@ func TestStoppedClient(t *testing.T) {
 	}, serve.WithConcurrency(400))
 	stop := start(t, s)
 	handle := sync.OnceFunc(func() { close(proceed) })
-	t.Cleanup(handle) // before that of start, also if the test fails
+	t.Cleanup(handle)   // before that of start, also if the test fails
 	const callers = 800 // whose replies take some 40 KiB
 	p := startProcess(t, "call", id(requests), id(replies), fmt.Sprint(callers))
 	testkit.Eventually(t, "a lot of requests", func() bool { return s.Stats().Taken >= 400 })
