@@ -55,7 +55,7 @@ func TestConcurrentCalls(t *testing.T) {
 			stop := start(t, s)
 			ctx := ctxWithin(t)
 			var wg sync.WaitGroup
-			const clients, callers, each = 10, 100, 5
+			const clients, callers, each = 10, 100, 3
 			for i := range clients {
 				c := newClient(t, attach(t, requests), attach(t, replies))
 				for j := range callers {

@@ -53,7 +53,9 @@ func lookAt(pid int) (exists bool, start uint64) {
 	if !procIsOurs() {
 		return true, 0
 	}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	// The first thread's file has the same, and qemu-user, which makes up a file for the
+	// process itself, leaves it alone.
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/stat", pid))
 	if err != nil {
 		return true, 0
 	}

@@ -21,7 +21,7 @@ import (
 )
 
 // calls makes TestLongRun longer: go test ./serve -run LongRun -calls 10000000 -timeout 2h
-var calls = flag.Int("calls", 20_000, "calls of TestLongRun")
+var calls = flag.Int("calls", 10_000, "calls of TestLongRun")
 
 // roles are what the test binary does as another process: testkit.Start.
 var roles = map[string]testkit.Role{}

@@ -114,7 +114,8 @@ func WithReplyTTL(d time.Duration) ServerOption {
 
 // WithRejection makes the server answer requests with [ErrNoHandler] whose type none of its
 // handlers selects. Otherwise they stay in the queue, since another server may handle them:
-// so it is for queues with one kind of servers. It looks for them every 250 ms.
+// so it is for queues with one kind of servers. It looks for them every 250 ms. Those of
+// [Client.Send], which nobody waits for, are reported: [WithErrorReport].
 func WithRejection() ServerOption { return func(o *serverOptions) { o.reject = true } }
 
 // WithErrorReport sets what is done with errors that no caller is told of, or that a caller

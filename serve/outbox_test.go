@@ -26,7 +26,7 @@ const replyType = 1<<(strconv.IntSize-2) + 12345
 func life(t testing.TB, pid int) envelope.Life {
 	t.Helper()
 	l := envelope.Life{PID: uint32(pid), PIDNamespace: inode(t, "pid"), TimeNamespace: inode(t, "time")}
-	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	stat, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%[1]d/stat", pid))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -254,11 +255,13 @@ func TestStoppedClient(t *testing.T) {
 		return 2 * n, nil
 	}, serve.WithConcurrency(400))
 	stop := start(t, s)
+	handle := sync.OnceFunc(func() { close(proceed) })
+	t.Cleanup(handle)   // before that of start, also if the test fails
 	const callers = 800 // whose replies take some 40 KiB
 	p := startProcess(t, "call", id(requests), id(replies), fmt.Sprint(callers))
 	testkit.Eventually(t, "a lot of requests", func() bool { return s.Stats().Taken >= 400 })
 	p.stop()
-	close(proceed)
+	handle()
 	testkit.Eventually(t, "replies that are taken back", func() bool {
 		stats := s.Stats()
 		return stats.TakenBack > 0 || stats.Handled >= 400

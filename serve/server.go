@@ -113,7 +113,8 @@ func (s *Server) shared() bool {
 
 // Run takes messages and has them handled until ctx ends. Then it takes no more, waits for
 // the handlers, sends their replies, gives what waits for another attempt back to the
-// handle of the queue, and returns nil. [WithDrainTime] limits that.
+// handle of the queue, and returns nil. [WithDrainTime] limits that. The program closes the
+// queues afterwards, which sends back what their handles hold: chanmq.Queue.Shutdown.
 //
 // An error of a queue, such as chanmq.ErrRemoved, ends it the same way, and is returned. If
 // replies could not be sent at the end, the error matches [ErrUnsent]. Run may be called
@@ -447,13 +448,16 @@ func (w *worker) reject(d chanmq.Delivery[[]byte]) {
 		return
 	}
 	s.count.taken.Add(1)
-	s.count.rejected.Add(1)
 	var types []string
 	for _, rt := range s.routes {
 		types = append(types, rt.selector.String())
 	}
-	w.refuse(d, &h, time.Now().UnixNano(), &failure{CodeNoHandler,
-		fmt.Errorf("type %d; there are handlers for %s", d.Type, strings.Join(types, ", "))})
+	err = &failure{CodeNoHandler, fmt.Errorf("type %d; there are handlers for %s", d.Type, strings.Join(types, ", "))}
+	if h.ReplyType == 0 {
+		w.report(d, err) // nobody else hears of it
+	}
+	s.count.rejected.Add(1)
+	w.refuse(d, &h, time.Now().UnixNano(), err)
 }
 
 // selects reports whether a handler takes messages of the type.

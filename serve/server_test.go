@@ -137,6 +137,16 @@ func TestErrors(t *testing.T) {
 	if got, err := call(2, "info"); got != "{2 1 false} true" || err != nil {
 		t.Errorf("%q, %v", got, err)
 	}
+	c := serve.NewClient(requests, replies, 9, codec.String(), codec.String())
+	defer c.Close()
+	if err := c.Send(t.Context(), "nobody's, and without a reply"); err != nil {
+		t.Fatal(err)
+	}
+	untilEmpty(t, requests)
+	testkit.Eventually(t, "a rejection", func() bool { return s.Stats().Rejected == 3 })
+	if errs := reported.take(); len(errs) != 1 || !errors.Is(errs[0], serve.ErrNoHandler) {
+		t.Errorf("reported %v", errs)
+	}
 	// Somebody else's message has nobody who could be told.
 	if err := requests.Send(t.Context(), 1, []byte("plain")); err != nil {
 		t.Fatal(err)
@@ -150,7 +160,7 @@ func TestErrors(t *testing.T) {
 		t.Errorf("reported %v", errs)
 	}
 	stats := s.Stats()
-	if stats.Panics != 2 || stats.Undecodable != 2 || stats.Rejected != 2 || stats.Handled != 3 || stats.Dead != 1 {
+	if stats.Panics != 2 || stats.Undecodable != 2 || stats.Rejected != 3 || stats.Handled != 3 || stats.Dead != 1 {
 		t.Errorf("%+v", stats)
 	}
 	wantEmpty(t, requests, replies)
