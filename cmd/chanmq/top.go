@@ -36,24 +36,26 @@ type topOptions struct {
 const minInterval = 100 * time.Millisecond
 
 // topLegend is what the help of the command and that of the screen say alike.
-const topLegend = `The kernel counts no messages in and out. It tells how many are in a queue, and when and by
-which process the last one was sent and received. So top compares what it sees:
+const topLegend = `The kernel counts no messages in and out. It tells how many are in a queue, and
+when and by which process the last one was sent and received. So top compares
+what it sees:
 
+  MSGS     the depth, and its course, scaled to its highest
+  BYTES    bytes of the messages, and their course, scaled to the queue's size
   GROW/s   how fast the depth changes, over the last 10 seconds or two looks
-  >IN/s    at least so many messages came, and
-  >OUT/s   at least so many went, a second: what the change of the depth takes, and one
-           more where a time or a process of the last send or receive has changed. What
-           came and went between two looks is not seen; a shorter --interval sees more.
-  MSGS     the depth, with its course, scaled to its highest
-  BYTES    bytes of the messages, with their course, scaled to the queue's size
+  >IN/s    at least so many messages came a second, and
+  >OUT/s   at least so many went: what the change of the depth takes, and one
+           more where time or process of the last send or receive have changed.
+           What came and went between two looks counts as one at most; a shorter
+           --interval sees more.
   SENDER, RECEIVER
            the programs of the last msgsnd and msgrcv, (dead) if they have ended
 
 Marks in front of a queue:
 
   !        it grows, and has no reader
-  ?        messages wait, and it has no reader: nobody has ever received from it, or the
-           last one who did is dead, or the messages wait for longer than --stale
+  ?        messages wait, and it has no reader: nobody has ever received from
+           it, or who did last is dead, or has let them wait for --stale (1m)
   F        it is full by 80% or more
 `
 

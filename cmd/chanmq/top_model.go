@@ -261,7 +261,11 @@ func (m *topModel) keys(msg tea.KeyMsg) tea.Cmd {
 		if m.input != nil { // the rest is for the line that was opened
 			return tea.Batch(append(cmds, m.typed(tea.KeyMsg{Type: tea.KeyRunes, Runes: msg.Runes[i:]}))...)
 		}
+		asked := m.question
 		cmds = append(cmds, m.key(string(r)))
+		if m.question != nil && m.question != asked { // nobody has read it yet
+			break
+		}
 	}
 	return tea.Batch(cmds...)
 }

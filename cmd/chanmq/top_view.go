@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/charmbracelet/bubbles/cursor"
 	"github.com/charmbracelet/bubbles/textinput"
 	"github.com/charmbracelet/lipgloss"
 	"github.com/charmbracelet/x/ansi"
@@ -44,6 +45,7 @@ func newTopStyles(colors bool) topStyles {
 func (s *topStyles) line(in *textinput.Model) {
 	in.PromptStyle, in.TextStyle, in.PlaceholderStyle, in.CompletionStyle = s.asked, s.plain, s.plain, s.plain
 	in.Cursor.Style, in.Cursor.TextStyle = s.plain, s.plain
+	in.Cursor.SetMode(cursor.CursorStatic) // blinking would draw the screen twice a second
 }
 
 // topColumn is a column of the list of queues.
@@ -333,6 +335,11 @@ func (m *topModel) title() string {
 		by += " reversed"
 	}
 	parts = append(parts, by)
+	return strings.Join(parts, "  ")
+}
+
+// selection says which queues alone are shown, "" if all are.
+func (m *topModel) selection() string {
 	var only []string
 	if m.onlyFull {
 		only = append(only, "with messages")
@@ -343,10 +350,10 @@ func (m *topModel) title() string {
 	if m.o.filter != "" {
 		only = append(only, strconv.Quote(m.o.filter))
 	}
-	if only != nil {
-		parts = append(parts, fmt.Sprintf("only %s (%d)", strings.Join(only, ", "), len(m.shown)))
+	if only == nil {
+		return ""
 	}
-	return strings.Join(parts, "  ")
+	return fmt.Sprintf("only %s: %d of %d; esc shows all", strings.Join(only, ", "), len(m.shown), len(m.queues))
 }
 
 // shortDuration is without the units that are 0.
@@ -394,6 +401,8 @@ func (m *topModel) bottom() []string {
 		return []string{m.style.title.Render(m.cut(m.status, m.width))}
 	case m.err != nil:
 		return []string{m.style.bad.Render(m.cut("the queues cannot be listed: "+strings.TrimPrefix(m.err.Error(), "chanmq: "), m.width))}
+	case m.screen == screenQueues && m.selection() != "":
+		return []string{m.style.title.Render(m.cut(m.selection(), m.width))}
 	case m.screen == screenQueues:
 		return []string{m.style.faint.Render(m.cut("! grows and has no reader  ? has no reader  F is full by "+strconv.Itoa(warnFull)+"% or more", m.width))}
 	}
@@ -576,7 +585,7 @@ const topKeys = `Keys, in the list of queues:
 
 in an open queue, whose messages are read when it is opened, and with u again:
 
-  enter         the whole message; there n and p are the next and the previous one
+  enter         the whole message; n and p go to the next and the previous one
   t, x          as text, as a hex dump
   s, S          as a struct; S asks for another one
   tab           the next of these
