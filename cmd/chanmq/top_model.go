@@ -53,7 +53,7 @@ type topModel struct {
 
 	queues   map[int]*topQueue // by msqid
 	shown    []*topQueue       // those that are selected, in order
-	looked   bool              // there was a snapshot
+	lookedAt time.Time         // when the last snapshot was taken
 	err      error             // of the last snapshot
 	cursor   int               // index in shown
 	offset   int               // the first one on the screen
@@ -202,11 +202,14 @@ func (m *topModel) snapshot(msg snapshotMsg) {
 	if m.err = msg.err; m.err != nil {
 		return // what was seen before is still shown
 	}
+	if m.lookedAt.After(msg.at) {
+		return // one that was asked for has overtaken it
+	}
 	queues := make(map[int]*topQueue, len(msg.queues))
 	for _, info := range msg.queues {
 		queues[info.ID] = look(m.queues[info.ID], info, msg.at, m.o.stale)
 	}
-	m.queues, m.looked = queues, true
+	m.queues, m.lookedAt = queues, msg.at
 	if m.viewer != nil && queues[m.viewer.id] == nil {
 		m.viewer.gone = true
 	}

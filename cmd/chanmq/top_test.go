@@ -321,6 +321,8 @@ func TestTopList(t *testing.T) {
 	top.src.queues[0].Messages = 1
 	top.look()
 	top.want(">!F id 6          60", "+10.0   10.0    0.0", "  -2.0    0.0    2.0")
+	top.send(snapshotMsg{now, nil, nil, true}) // a late one
+	top.want("3 queues")
 
 	// The cursor stays on its queue.
 	top.keys("down")

@@ -436,7 +436,7 @@ func (m *topModel) View() string {
 func (m *topModel) queueLines(rows int) []string {
 	if len(m.shown) == 0 {
 		switch {
-		case !m.looked:
+		case m.lookedAt.IsZero():
 			return nil
 		case len(m.queues) == 0:
 			return []string{m.cut("    There are no queues. chanmq create makes one.", m.width)}
