@@ -226,14 +226,12 @@ func (b *kernelBrowser) close() {
 	_ = b.q.Close() // it holds nothing
 }
 
-// peekError says what to do about an error of looking into a queue.
+// peekError is the text of an error of looking into a queue. The library says what to do
+// about permissions.
 func peekError(err error) string {
 	text := strings.TrimPrefix(err.Error(), "chanmq: ")
-	switch {
-	case errors.Is(err, errors.ErrUnsupported):
-		return text + ": this kernel is built without CONFIG_CHECKPOINT_RESTORE, and shows messages only to who takes them"
-	case isPermission(err):
-		return text + ": the queue's permissions do not let you read it"
+	if errors.Is(err, errors.ErrUnsupported) {
+		text += ": this kernel is built without CONFIG_CHECKPOINT_RESTORE, and shows messages only to who takes them"
 	}
 	return text
 }

@@ -450,9 +450,9 @@ func TestTopQuestions(t *testing.T) {
 	if want := []string{"purge 50 of 6", "remove 6"}; !slices.Equal(top.src.done, want) {
 		t.Errorf("done: %q, want %q", top.src.done, want)
 	}
-	top.src.doErr = errors.New("chanmq: remove: operation not permitted")
+	top.src.doErr = errors.New("chanmq: remove: not permitted: only the queue's owner, its creator or root may remove a queue")
 	top.keys("d", "y")
-	top.want("remove: operation not permitted")
+	top.want("remove: not permitted: only the queue's owner, its creator or root may remove a", "\nqueue\n")
 	top.send(tea.KeyMsg{Type: tea.KeyRunes, Runes: []rune("q"), Paste: true})
 	if top.end {
 		t.Error("a paste is taken for keys")
@@ -561,7 +561,7 @@ func TestTopPeekErrors(t *testing.T) {
 	top := newTopTester(t)
 	top.src.browseErr = &chanmq.OpError{Op: "attach", ID: 6, Err: fs.ErrPermission}
 	top.keys("enter", "down", "end", "enter", "x")
-	top.want("permission denied: the queue's permissions do not let you read\nit")
+	top.want("attach: msqid 6: permission denied")
 	top.keys("esc")
 	top.src.browseErr = nil
 	top.src.messages = manyMessages(2)

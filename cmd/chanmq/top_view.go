@@ -384,10 +384,7 @@ func (m *topModel) keyHelp() string {
 func (m *topModel) bottom() []string {
 	switch {
 	case m.question != nil:
-		var lines []string
-		for line := range strings.SplitSeq(ansi.Wrap(m.question.text+" [y/N]", max(m.width, 1), ""), "\n") {
-			lines = append(lines, m.style.asked.Render(line))
-		}
+		lines := m.wrap(m.question.text+" [y/N]", m.style.asked)
 		return lines[max(len(lines)-m.height, 0):]
 	case m.input != nil:
 		in := m.input.Model
@@ -398,15 +395,26 @@ func (m *topModel) bottom() []string {
 		}
 		return lines[max(len(lines)-m.height, 0):]
 	case m.status != "":
-		return []string{m.style.title.Render(m.cut(m.status, m.width))}
+		lines := m.wrap(m.status, m.style.title)
+		return lines[:min(len(lines), m.height)]
 	case m.err != nil:
-		return []string{m.style.bad.Render(m.cut("the queues cannot be listed: "+strings.TrimPrefix(m.err.Error(), "chanmq: "), m.width))}
+		lines := m.wrap("the queues cannot be listed: "+strings.TrimPrefix(m.err.Error(), "chanmq: "), m.style.bad)
+		return lines[:min(len(lines), m.height)]
 	case m.screen == screenQueues && m.selection() != "":
 		return []string{m.style.title.Render(m.cut(m.selection(), m.width))}
 	case m.screen == screenQueues:
 		return []string{m.style.faint.Render(m.cut("! grows and has no reader  ? has no reader  F is full by "+strconv.Itoa(warnFull)+"% or more", m.width))}
 	}
 	return []string{""}
+}
+
+// wrap makes as many lines of a text as it takes.
+func (m *topModel) wrap(text string, style lipgloss.Style) []string {
+	var lines []string
+	for line := range strings.SplitSeq(ansi.Wrap(text, max(m.width, 1), ""), "\n") {
+		lines = append(lines, style.Render(line))
+	}
+	return lines
 }
 
 // View draws the screen: never more than its height and width.
@@ -489,9 +497,7 @@ func (m *topModel) messageList(rows int) []string {
 	v := m.viewer
 	var lines []string
 	if v.err != nil {
-		for line := range strings.SplitSeq(ansi.Wrap(peekError(v.err), max(m.width, 1), ""), "\n") {
-			lines = append(lines, m.style.bad.Render(line))
-		}
+		lines = m.wrap(peekError(v.err), m.style.bad)
 	}
 	if len(v.messages) == 0 {
 		if v.complete && v.err == nil {
