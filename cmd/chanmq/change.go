@@ -3,6 +3,7 @@ package main
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -341,15 +342,9 @@ standard input. chanmq export saves the messages instead.`,
 				return a.notAsked("nothing was deleted")
 			}
 		}
-		deleted := 0
-		for ; deleted < stat.Messages && a.ctx.Err() == nil; deleted++ {
-			_, ok, err := q.TryReceive(selector)
-			if err != nil {
-				return fmt.Errorf("after %s: %w", format.Count(deleted, "message"), err)
-			}
-			if !ok {
-				break
-			}
+		deleted, err := purge(a.ctx, q, selector, stat.Messages)
+		if err != nil {
+			return err
 		}
 		a.progressf("deleted %s", format.Count(deleted, "message"))
 		if a.ctx.Err() != nil {
@@ -358,4 +353,19 @@ standard input. chanmq export saves the messages instead.`,
 		return nil
 	}
 	return cmd
+}
+
+// purge takes messages off the queue and deletes them, at most n. It ends early, without
+// an error, where there are fewer or ctx is done.
+func purge(ctx context.Context, q *chanmq.Queue[[]byte], s chanmq.Selector, n int) (deleted int, err error) {
+	for ; deleted < n && ctx.Err() == nil; deleted++ {
+		_, ok, err := q.TryReceive(s)
+		if err != nil {
+			return deleted, fmt.Errorf("after %s: %w", format.Count(deleted, "message"), err)
+		}
+		if !ok {
+			break
+		}
+	}
+	return deleted, nil
 }

@@ -132,6 +132,9 @@ func runScript(t *testing.T, script string) {
 				return os.Getenv(peerVariable) != "", nil
 			case "root":
 				return isRoot(), nil
+			case "tmux":
+				_, err := exec.LookPath("tmux")
+				return err == nil, nil
 			}
 			return false, fmt.Errorf("unknown condition %q", name)
 		},
@@ -139,6 +142,10 @@ func runScript(t *testing.T, script string) {
 			"status": status,
 			"await":  await,
 			"alike":  alike,
+
+			"terminal": terminal,
+			"type":     typeKeys,
+			"screen":   screen,
 		},
 	})
 }

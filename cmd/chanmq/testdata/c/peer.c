@@ -54,6 +54,11 @@ int main(int argc, char **argv)
 		t.mtype = atol(argv[3]);
 		strcpy(t.text, argv[4]);
 		check(msgsnd(queue(argv[2]), &t, strlen(t.text), 0) == 0, "msgsnd");
+	} else if (!strcmp(role, "offer") && argc == 4) { /* key text: sends one, and stays */
+		t.mtype = 1;
+		strcpy(t.text, argv[3]);
+		check(msgsnd(queue(argv[2]), &t, strlen(t.text), 0) == 0, "msgsnd");
+		pause();
 	} else if (!strcmp(role, "recv") && argc == 4) { /* key type */
 		ssize_t n = msgrcv(queue(argv[2]), &t, sizeof t.text, atol(argv[3]), IPC_NOWAIT);
 		check(n >= 0, "msgrcv");
