@@ -77,12 +77,15 @@ func (q *Queue[T]) Consumer(ctx context.Context, s Selector, opts ...ConsumerOpt
 		return c
 	}
 	c.start(q.codec.hint)
-	go func() {
-		err := errCodecExit
-		defer func() { c.finish(err) }()
-		err = c.run(c)
-	}()
+	go c.receiveAll()
 	return c
+}
+
+// receiveAll is the goroutine.
+func (c *Consumer[T]) receiveAll() {
+	err := errCodecExit
+	defer func() { c.finish(err) }()
+	err = c.run(c)
 }
 
 // mayBorrow returns an error if the values of the view are no messages as they are.

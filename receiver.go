@@ -89,12 +89,15 @@ func (q *Queue[T]) Receiver(ctx context.Context, s Selector, opts ...ReceiverOpt
 		return r
 	}
 	r.start(q.codec.hint)
-	go func() {
-		err := errCodecExit
-		defer func() { r.finish(err) }()
-		err = r.run(r)
-	}()
+	go r.receiveAll()
 	return r
+}
+
+// receiveAll is the goroutine.
+func (r *Receiver[T]) receiveAll() {
+	err := errCodecExit
+	defer func() { r.finish(err) }()
+	err = r.run(r)
 }
 
 // C returns the channel of messages. It is always the same. It is closed, once,
