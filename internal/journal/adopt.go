@@ -18,7 +18,7 @@ import (
 // Adopted is the journal of a dead process, which this process has locked. Its
 // messages are the slots. Each is freed when it is acknowledged, or released to be left
 // to the next process that adopts the journal. With the last of them this process lets go
-// of the file, and removes it if all were freed.
+// of the file, and removes it if all were freed. models/adoption.pml is this protocol.
 type Adopted struct {
 	Queue Identity
 	Slots []*Slot // in the order in which they were taken; at least one
