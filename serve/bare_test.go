@@ -65,7 +65,7 @@ func TestBare(t *testing.T) {
 			}
 			wg.Wait()
 			// There is no reply to tell an error with.
-			ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+			ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 			defer cancel()
 			_, err := c.Call(ctx, question{Number: -1})
 			wantIs(t, "a call that fails", err, context.DeadlineExceeded)

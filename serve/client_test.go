@@ -201,7 +201,7 @@ func TestTimeouts(t *testing.T) {
 func TestDeadlines(t *testing.T) {
 	requests, replies := newQueue(t), newQueue(t)
 	c := newClient(t, requests, replies)
-	ctx, cancel := context.WithTimeout(context.Background(), time.Millisecond)
+	ctx, cancel := context.WithTimeout(context.Background(), 200*time.Millisecond)
 	defer cancel()
 	if _, err := c.Call(ctx, 1); !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)

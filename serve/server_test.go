@@ -253,7 +253,7 @@ func TestHandlerDeadline(t *testing.T) {
 	})
 	start(t, s)
 	c := newClient(t, requests, replies)
-	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
 	defer cancel()
 	_, err := c.Call(ctx, 1)
 	wantIs(t, "the call", err, context.DeadlineExceeded)
