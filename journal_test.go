@@ -170,7 +170,9 @@ func TestNothingIsLostWithTheProcess(t *testing.T) {
 					if !bytes.Equal(d.Value, number(n)) {
 						t.Fatalf("message %d is %v", n, d.Value)
 					}
-					if d.Attempt < 1 || d.Attempt > 2 || d.LengthInferred {
+					// A Receiver takes ahead of the program, and may be in the system call.
+					ahead := how == "receiver" && n == 0 || how == "buffer" && n == 2
+					if d.Attempt < 1 || d.Attempt > 2 || d.LengthInferred && !ahead {
 						t.Errorf("message %d: attempt %d, inferred %v", n, d.Attempt, d.LengthInferred)
 					}
 					if err := d.Ack(); err != nil {
