@@ -124,6 +124,8 @@ func cCases() []testCase {
 		behaviours(),
 		[]testCase{
 			{"receive/except", nothing, receiveExcept},
+			{"serve/client", nothing, serveClient},
+			{"serve/server", nothing, serveServer},
 			failure("empty", empty, errno(syscall.ENOMSG), left),
 			failure("too-large", hundredBytes, errno(syscall.E2BIG), left),
 			failure("truncate", hundredBytes, "bytes 10", taken),

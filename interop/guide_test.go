@@ -310,6 +310,9 @@ var about = map[string]string{
 	"queue/go-removes": "Go removes the queue on which it waits",
 	"reply/pid":        "3 clients, 2 Go servers; the answer's mtype is the client's pid",
 
+	"serve/client": "it asks a Server of package serve: [envelope.md](envelope.md)",
+	"serve/server": "a Client of package serve asks it",
+
 	"errors/empty":             "IPC_NOWAIT on an empty queue",
 	"errors/too-large":         "its buffer is too small; the message stays in the queue",
 	"errors/truncate":          "the same with MSG_NOERROR; the rest of the message is lost",

@@ -487,7 +487,7 @@ func replyPID(t *testing.T, l *language) {
 	defer in.Close()
 	ended := make(chan error, 2)
 	for range cap(ended) {
-		go func() { ended <- serve(in.C(), replies, l.builds) }()
+		go func() { ended <- answerQuestions(in.C(), replies, l.builds) }()
 	}
 	var running []*peer
 	for range clients {
@@ -506,8 +506,8 @@ func replyPID(t *testing.T, l *language) {
 	}
 }
 
-// serve answers questions, which are C structs or text.
-func serve(in <-chan chanmq.Message[[]byte], replies *chanmq.Queue[[]byte], structs bool) error {
+// answerQuestions answers questions, which are C structs or text.
+func answerQuestions(in <-chan chanmq.Message[[]byte], replies *chanmq.Queue[[]byte], structs bool) error {
 	type question struct{ PID, Number int32 }
 	type answer struct {
 		Number int32

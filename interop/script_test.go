@@ -161,6 +161,7 @@ func pythonCases() []testCase {
 		both("long", long, codec.Struct[int](), -70000, "-70000"),
 		[]testCase{
 			sendsType("type-default", nothing, codec.String(), 1, "one"),
+			{"serve/client", nothing, serveClient},
 			failure("empty", empty, "BusyError -", left),
 			failure("too-large", thousandsOfBytes, fmt.Sprintf("OSError %d", syscall.E2BIG), left),
 			failure("too-large-to-send", empty, "ValueError -", left),
