@@ -83,13 +83,14 @@ func TestConcurrentCalls(t *testing.T) {
 	}
 }
 
-// TestLongRun makes many calls, of which every tenth ends before its reply comes. Nothing
-// is left over.
+// TestLongRun makes many calls, of which every tenth ends before its reply comes, to a
+// server in this process and one in another. Nothing is left over.
 func TestLongRun(t *testing.T) {
 	requests, replies := newQueue(t), newQueue(t)
 	s := serve.NewServer(attach(t, requests), attach(t, replies))
 	handleDouble(s, serve.WithConcurrency(2))
 	stop := start(t, s)
+	other := startProcess(t, "double", id(requests), id(replies), "")
 	const callers = 8
 	var made atomic.Int64
 	var wg sync.WaitGroup
@@ -122,6 +123,7 @@ func TestLongRun(t *testing.T) {
 	if err := stop(); err != nil {
 		t.Error(err)
 	}
+	other.kill() // it has answered all
 	t.Logf("server: %+v", s.Stats())
 	wantEmpty(t, requests, replies)
 }

@@ -39,13 +39,19 @@
 // queue is full. A client that is stopped, but lives, loses nothing while the server's
 // outbox has room.
 //
+// They look with MSG_COPY, as chanmq.Queue.Browse does. A kernel built without
+// CONFIG_CHECKPOINT_RESTORE does not have that: calls work there too, but what a killed client
+// leaves stays, and a client that takes no replies can fill the queue for others. Give each
+// client a queue for its replies there.
+//
 // # At most once, at least once
 //
 // Without a journal, a request that a server took is lost if the server is killed before it
 // has replied: the caller's ctx ends. If the handle of the requests has a journal
 // (chanmq.WithJournal), the request is handled again, by another server, or by the next one:
 // so handlers should do no harm if they run twice. It is acknowledged when the reply is in
-// the kernel.
+// the kernel. The handles of replies need no journal: a reply that a client was killed with
+// is of no use to the next one, which would drop it.
 //
 // # With programs in other languages
 //
