@@ -30,7 +30,7 @@ func TestMain(m *testing.M) {
 func compiled(t *testing.T, cases []benchmark) programs {
 	t.Helper()
 	// What go build reads is not known to go test, whose cached result would stay.
-	for _, dir := range []string{"natspeer", "redispeer"} {
+	for _, dir := range []string{"natspeer", "redispeer", "rpcpeer"} {
 		sources, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil || len(sources) == 0 {
 			t.Fatalf("no sources of %s: %v", dir, err)
@@ -53,6 +53,7 @@ var needs = map[family][]string{
 	roundTrip: {"rtt_p50", "rtt_p99"},
 	oneWay:    {"ns_per_message", "cpu_ns_per_message"},
 	acked:     {"ns_per_message", "cpu_ns_per_message"},
+	calls:     {"ns_per_call", "cpu_ns_per_call", "call_p50", "call_p99"},
 	senders:   {"ns_per_message", "cpu_ns_per_message"},
 	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},
 	idleTime:  {"latency_p50", "latency_p99"},
@@ -232,15 +233,15 @@ func TestWithoutNATSOnlyItsCasesFail(t *testing.T) {
 	if _, err := with.execute(t.Context(), programs); err == nil || !strings.HasPrefix(err.Error(), want) {
 		t.Errorf("%s: %v, want %q", with.name(), err, want)
 	}
-	if built := compiled(t, []benchmark{*without}).brokers; len(built) != 0 {
-		t.Errorf("peers of brokers were compiled, and no case needs them: %v", built)
+	if built := compiled(t, []benchmark{*without}).others; len(built) != 0 {
+		t.Errorf("peers of other programs were compiled, and no case needs them: %v", built)
 	}
 }
 
 // Who has no Redis server still has the other cases.
 func TestWithoutARedisServerItsCasesSaySo(t *testing.T) {
 	t.Setenv("PATH", t.TempDir())
-	cases := slices.DeleteFunc(benchmarks(smokeScale), func(b benchmark) bool { return b.link.brokerPackage() != "redispeer" })
+	cases := slices.DeleteFunc(benchmarks(smokeScale), func(b benchmark) bool { return b.link.peerPackage() != "redispeer" })
 	if len(cases) == 0 {
 		t.Fatal("no cases")
 	}

@@ -21,6 +21,7 @@ const (
 	natsLink  // over loopback: the peers, a program of their own, see to it
 	redisLink // a server that the session starts; the peers are a program of their own
 	redisFileLink
+	rpcLink // a Unix socket that the peers, a program of their own, open
 )
 
 // system is one way to send and receive messages.
@@ -98,6 +99,11 @@ var (
 	redisMemory     = system{label: "Redis stream", kind: "redis", args: []string{"acks=1"}, link: redisLink}
 	redisFile       = system{label: "Redis stream, appendonly", kind: "redis", args: []string{"acks=1"}, link: redisFileLink}
 	redisBatched    = system{label: "Redis stream, an XACK for 64", kind: "redis", args: []string{"acks=64"}, link: redisLink}
+
+	callServe  = system{label: "chanmq, serve", kind: "serve"}
+	callNetRPC = system{label: "net/rpc, Unix socket", kind: "netrpc", link: rpcLink}
+	callGRPC   = system{label: "gRPC, Unix socket", kind: "grpc", link: rpcLink}
+	callNATS   = system{label: "NATS, request and reply", kind: "nats", link: natsLink}
 )
 
 // family is a table of the report: cases that are compared with each other.
@@ -107,6 +113,7 @@ const (
 	roundTrip family = "roundtrip"
 	oneWay    family = "oneway"
 	acked     family = "acknowledged"
+	calls     family = "calls"
 	senders   family = "senders"
 	paced     family = "paced"
 	idleTime  family = "latency"
@@ -122,6 +129,7 @@ type params struct {
 	Procs     int           `json:"gomaxprocs,omitempty"` // 0: Go's default, or no matter
 	Size      int           `json:"size,omitempty"`       // bytes
 	Senders   int           `json:"senders,omitempty"`
+	Callers   int           `json:"callers,omitempty"`
 	Receivers int           `json:"receivers,omitempty"`
 	Queues    int           `json:"queues,omitempty"`
 	Rate      int           `json:"rate,omitempty"` // messages/s
@@ -135,7 +143,7 @@ func (p params) String() string {
 		name  string
 		value int
 	}{
-		{"GOMAXPROCS", p.Procs}, {"size", p.Size}, {"senders", p.Senders}, {"receivers", p.Receivers},
+		{"GOMAXPROCS", p.Procs}, {"size", p.Size}, {"senders", p.Senders}, {"callers", p.Callers}, {"receivers", p.Receivers},
 		{"queues", p.Queues}, {"rate", p.Rate}, {"standing", p.Standing},
 	} {
 		if v.value != 0 {
@@ -168,6 +176,7 @@ type scale struct {
 	sizes      []int         // of messages
 	ackedSizes []int         // of those that are acknowledged
 	senders    []int
+	callers    []int
 	rates      []int
 	pacedFor   time.Duration
 	idleTimes  []time.Duration
@@ -189,6 +198,7 @@ var (
 		sizes:      []int{16, 64, 256, 1024, 4096, 8192},
 		ackedSizes: []int{64, 4096},
 		senders:    []int{1, 2, 4, 8},
+		callers:    []int{1, 50},
 		rates:      []int{100, 1000, 10000},
 		pacedFor:   1500 * time.Millisecond,
 		idleTimes:  []time.Duration{10 * time.Microsecond, 100 * time.Microsecond, time.Millisecond, 10 * time.Millisecond, 100 * time.Millisecond},
@@ -208,6 +218,7 @@ var (
 		sizes:      []int{64, 4096},
 		ackedSizes: []int{64, 4096},
 		senders:    []int{1, 4},
+		callers:    []int{1, 50},
 		rates:      []int{1000},
 		pacedFor:   500 * time.Millisecond,
 		idleTimes:  []time.Duration{10 * time.Microsecond, time.Millisecond, 10 * time.Millisecond},
@@ -228,6 +239,7 @@ var (
 		sizes:      []int{64},
 		ackedSizes: []int{64},
 		senders:    []int{2},
+		callers:    []int{3},
 		rates:      []int{1000},
 		pacedFor:   10 * time.Millisecond,
 		idleTimes:  []time.Duration{time.Millisecond},
@@ -311,6 +323,18 @@ func benchmarks(sc scale) (all []benchmark) {
 					family: acked, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
 					takes: sc.window * 6 / 5,
 					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
+				})
+			}
+		}
+	}
+
+	for _, sys := range calling {
+		for _, procs := range procsOf(sys, 2) {
+			for _, n := range sc.callers {
+				add(benchmark{
+					family: calls, system: sys.label, params: params{Procs: procs, Callers: n, Size: 64}, link: sys.link,
+					takes: sc.window * 5 / 4,
+					run:   func(s *session, f *figures) error { return s.calls(f, sc, sys, procs, n) },
 				})
 			}
 		}
@@ -493,6 +517,30 @@ func (s *session) oneWay(f *figures, sc scale, w way, procs, size, senders int) 
 		sources = append(sources, source)
 	}
 	return s.measure(f, sink, sources...)
+}
+
+// calling are the systems for requests and replies, package serve first.
+var calling = []system{callServe, callNetRPC, callGRPC, callNATS}
+
+func (s *session) calls(f *figures, sc scale, sys system, procs, callers int) error {
+	l, err := s.connect(sys.link)
+	if err != nil {
+		return err
+	}
+	server, err := s.start(sys, "answer", procs, nil, l.args[1]...)
+	if err != nil {
+		return err
+	}
+	client, err := s.start(sys, "call", procs, nil, append(l.args[0],
+		pair("size", 64), pair("callers", callers), pair("window", int(sc.window)), "url="+server.address)...)
+	if err != nil {
+		return err
+	}
+	// Its output would end its wait: it is told to begin, and says nothing.
+	if err := server.begin(); err != nil {
+		return server.failed(err)
+	}
+	return s.measure(f, client)
 }
 
 func (s *session) paced(f *figures, sc scale, sys system, procs, rate int) error {

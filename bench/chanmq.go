@@ -224,6 +224,8 @@ func (s *structs) Receive() ([]byte, error) {
 var wholeRoles = peer.Roles{
 	"crowd":  playCrowd,
 	"cancel": playCancel,
+	"answer": playAnswer,
+	"call":   playCall,
 }
 
 // playCrowd is many receivers that wait, each for a type of its own and with a

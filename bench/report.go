@@ -221,6 +221,7 @@ func (r *report) markdown(plots map[family]string) string {
 		{roundTrip, "Round trip, 64 bytes", r.roundTripTable},
 		{oneWay, "One way, one sender", r.oneWayTable},
 		{acked, "One way, acknowledged", r.ackedTable},
+		{calls, "Request and reply, 64 bytes", r.callsTable},
 		{senders, "One way, several sender processes, 64 bytes", r.sendersTable},
 		{idleTime, "Latency after the receiver has been idle", r.idleTimeTable},
 		{paced, "Evenly spread messages", r.pacedTable},
@@ -366,6 +367,33 @@ func (r *report) ackedTable(w *strings.Builder, cases []*result) {
 		func(c *result) string { return c.cell("allocs_per_message", digits) })
 }
 
+func (r *report) callsTable(w *strings.Builder, cases []*result) {
+	head(w, 2, "system", "GOMAXPROCS", "callers", "time per call, all callers together", "calls/s, of the fastest other", "p50", "p99", "CPU per call, the client's")
+	for _, c := range cases {
+		others := "-"
+		if c.System == callServe.label {
+			others = r.callsOfFastest(c.Params).summarize().format(times)
+		}
+		row(w, c.System, c.procs(), fmt.Sprint(c.Params.Callers), c.cell("ns_per_call", duration), others,
+			c.cell("call_p50", duration), c.cell("call_p99", duration), c.cell("cpu_ns_per_call", duration))
+	}
+	fmt.Fprintln(w)
+}
+
+// callsOfFastest is how many calls package serve makes in the time of one of the fastest other
+// system, by round: that whose median is least, with the same GOMAXPROCS.
+func (r *report) callsOfFastest(p params) series {
+	own := r.find(calls, callServe.label, p).of("ns_per_call")
+	var fastest series
+	for _, sys := range calling[1:] {
+		s := r.find(calls, sys.label, p).of("ns_per_call")
+		if len(s) > 0 && (len(fastest) == 0 || s.summarize().Median < fastest.summarize().Median) {
+			fastest = s
+		}
+	}
+	return fastest.over(own)
+}
+
 func (r *report) sendersTable(w *strings.Builder, cases []*result) {
 	fmt.Fprint(w, "Time per message:\n\n")
 	grid(w, cases, values(cases, func(p params) int { return p.Senders }),
@@ -505,6 +533,17 @@ func (r *report) reaches(w *strings.Builder) {
 			func(s spread) bool { return s.Median >= 0.8 })
 		line(fmt.Sprintf("allocations for a message, %s, %d B, GOMAXPROCS=%d", label, size, procs), "0, but for its start",
 			c.of("allocs_per_message"), digits, below(0.05)) // 0.05 is a few hundred in the window
+	}
+
+	for _, procs := range []int{1, 2} {
+		for _, goal := range []struct {
+			callers int
+			least   float64
+		}{{1, 2}, {50, 1.5}} {
+			line(fmt.Sprintf("calls/s, serve, %d callers, GOMAXPROCS=%d, of the fastest of net/rpc, gRPC and NATS", goal.callers, procs),
+				fmt.Sprintf(">= %.1fx", goal.least), r.callsOfFastest(params{Procs: procs, Callers: goal.callers, Size: 64}), times,
+				func(s spread) bool { return s.Median >= goal.least })
+		}
 	}
 
 	for _, queues := range []int{1, 100} {

@@ -26,32 +26,34 @@ import (
 //go:embed c/peer.c
 var cSource string
 
-// programs are what peers run: this program, the C one, and those over brokers.
+// programs are what peers run: this program, the C one, and those that are programs of
+// their own for what they link.
 type programs struct {
 	self, c string
-	brokers map[string]broker // by the name of their package
+	others  map[string]built // by the name of their package
 }
 
-// broker is a peer over a broker.
-type broker struct {
+// built is a program that was compiled.
+type built struct {
 	path string
 	err  error // why there is none
 }
 
-// brokerPackage names the package of the peers of a link, "" where that is this one.
-func (l linkKind) brokerPackage() string {
+// peerPackage names the package of the peers of a link, "" where that is this program.
+func (l linkKind) peerPackage() string {
 	switch l {
 	case natsLink:
 		return "natspeer"
 	case redisLink, redisFileLink:
 		return "redispeer"
+	case rpcLink:
+		return "rpcpeer"
 	}
 	return ""
 }
 
-// compile builds the C peer in dir, and those over brokers that one of the cases
-// needs. Without C there is nothing to compare with; without a broker only its cases
-// fail.
+// compile builds the C peer in dir, and those others that one of the cases needs. Without
+// C there is nothing to compare with; without another only its cases fail.
 func compile(ctx context.Context, dir string, cases []benchmark) (programs, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -61,24 +63,24 @@ func compile(ctx context.Context, dir string, cases []benchmark) (programs, erro
 	if cc == "" {
 		cc = "cc"
 	}
-	p := programs{self: self, c: filepath.Join(dir, "peer"), brokers: make(map[string]broker)}
+	p := programs{self: self, c: filepath.Join(dir, "peer"), others: make(map[string]built)}
 	cmd := exec.CommandContext(ctx, cc, "-O2", "-Wall", "-x", "c", "-o", p.c, "-")
 	cmd.Stdin = strings.NewReader(cSource)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return programs{}, fmt.Errorf("compiling the C baseline with %s (set CC to use another): %w\n%s", cc, err, out)
 	}
 	for _, b := range cases {
-		name := b.link.brokerPackage()
-		if _, ok := p.brokers[name]; ok || name == "" {
+		name := b.link.peerPackage()
+		if _, ok := p.others[name]; ok || name == "" {
 			continue
 		}
-		built := broker{path: filepath.Join(dir, name)}
+		other := built{path: filepath.Join(dir, name)}
 		// As go run does, it builds where git does not trust the folder's owner.
-		cmd = exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", built.path, "github.com/chanmq/chanmq/bench/"+name)
+		cmd = exec.CommandContext(ctx, "go", "build", "-buildvcs=false", "-o", other.path, "github.com/chanmq/chanmq/bench/"+name)
 		if out, err := cmd.CombinedOutput(); err != nil {
-			built.err = fmt.Errorf("compiling %s: %w: %s", name, err, excerpt(out))
+			other.err = fmt.Errorf("compiling %s: %w: %s", name, err, excerpt(out))
 		}
-		p.brokers[name] = built
+		p.others[name] = other
 	}
 	return p, nil
 }
@@ -177,6 +179,14 @@ func (s *session) connect(kind linkKind) (l link, err error) {
 		}
 		l.files[0] = []*os.File{s.file(back[0]), s.file(there[1])}
 		l.files[1] = []*os.File{s.file(there[0]), s.file(back[1])}
+	case rpcLink:
+		dir, err := s.scratch(onTmpfs)
+		if err != nil {
+			return l, err
+		}
+		for i := range l.args {
+			l.args[i] = []string{"socket=" + filepath.Join(dir, "socket")}
+		}
 	case redisLink, redisFileLink:
 		socket, err := s.redis(kind == redisFileLink)
 		if err != nil {
@@ -224,12 +234,12 @@ func (s *session) start(sys system, role string, procs int, files []*os.File, ar
 	switch {
 	case sys.c:
 		program = s.programs.c
-	case sys.link.brokerPackage() != "":
-		built := s.programs.brokers[sys.link.brokerPackage()]
-		if built.err != nil {
-			return nil, built.err
+	case sys.link.peerPackage() != "":
+		other := s.programs.others[sys.link.peerPackage()]
+		if other.err != nil {
+			return nil, other.err
 		}
-		program, argv = built.path, []string{sys.kind}
+		program, argv = other.path, []string{sys.kind}
 	default:
 		program, argv = s.programs.self, []string{"peer", sys.kind}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 func main() {
-	os.Exit(peer.Main(os.Args[1:], peer.Kinds{"nats": open, "jetstream": openJetStream}, nil))
+	os.Exit(peer.Main(os.Args[1:], peer.Kinds{"nats": open, "jetstream": openJetStream}, peer.Roles{"answer": answer, "call": call}))
 }
 
 // A NATS server forgets what a subscriber does not take in time, so the sender
@@ -132,4 +132,42 @@ func (e *endpoint) reportPace() error {
 		return e.conn.Publish(subject+".ack", nil)
 	}
 	return nil
+}
+
+// answer is the role of a server that sends back what it is asked.
+func answer(p *peer.Peer) error {
+	e, err := serve(&server.Options{})
+	if err != nil {
+		return err
+	}
+	failed := make(chan error, 1)
+	if _, err = e.conn.Subscribe(subject, func(m *nats.Msg) {
+		if err := m.Respond(m.Data); err != nil {
+			select {
+			case failed <- err:
+			default:
+			}
+		}
+	}); err != nil {
+		return err
+	}
+	if err := e.conn.FlushTimeout(timeout); err != nil {
+		return err
+	}
+	if err := p.Ready(e.url); err != nil {
+		return err
+	}
+	return <-failed
+}
+
+// call is the role of the client: all callers share one connection.
+func call(p *peer.Peer) error {
+	e, err := dial(p.Args["url"])
+	if err != nil {
+		return err
+	}
+	if err := p.Ready(""); err != nil {
+		return err
+	}
+	return p.Calls(e.Exchange)
 }
