@@ -11,8 +11,7 @@ import (
 type Call func(p []byte) ([]byte, error)
 
 // Calls is the role of a client whose callers wait for one reply each. It measures calls
-// that begin in the window, at
-// least one of each caller, all callers together.
+// that begin in the window, at least one of each caller, all callers together.
 func (p *Peer) Calls(call Call) error {
 	callers, size := p.Args.Int("callers", 1), p.Args.Int("size", 64)
 	window := int64(p.Args.Duration("window"))
