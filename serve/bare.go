@@ -100,7 +100,8 @@ func (w *worker) bare(d chanmq.Delivery[[]byte]) {
 // call has one of its own.
 type BareClient[Req, Rep any] struct {
 	requests  *chanmq.Queue[Req]
-	replies   *chanmq.Queue[Rep]
+	replies   *chanmq.Queue[[]byte] // only a reply that is wanted is decoded
+	rep       codec.Codec[Rep]
 	typ       int64
 	replyType func(request *Req, unique int64) int64
 	match     func(request Req, reply Rep) bool
@@ -154,7 +155,7 @@ func NewBareClient[Req, Rep any](requests, replies *chanmq.Queue[[]byte], typ in
 		c.err = errors.New("serve: NewBareClient: a queue, a codec or the function for the reply type is nil")
 		return c
 	}
-	c.requests, c.replies = chanmq.As(requests, req), chanmq.As(replies, rep)
+	c.requests, c.replies, c.rep = chanmq.As(requests, req), replies, rep
 	for _, opt := range opts {
 		opt(c)
 	}
@@ -201,14 +202,8 @@ func (c *BareClient[Req, Rep]) Call(ctx context.Context, request Req) (reply Rep
 	unique := c.unique()
 	c.mu.Unlock()
 	typ := c.replyType(&request, unique)
-	c.mu.Lock()
-	t := c.types[typ]
-	if t == nil {
-		t = &bareType{turn: make(chan struct{}, 1)}
-		c.types[typ] = t
-	}
-	t.users++
-	c.mu.Unlock()
+	t := c.use(typ)
+	defer c.leave(typ, t)
 	c.collect()
 
 	calling, cancel := context.WithCancel(ctx)
@@ -217,15 +212,9 @@ func (c *BareClient[Req, Rep]) Call(ctx context.Context, request Req) (reply Rep
 	select {
 	case t.turn <- struct{}{}:
 		reply, err = c.call(calling, typ, t, request)
-		<-t.turn
 	case <-calling.Done():
 		err = ctxError(calling)
 	}
-	c.mu.Lock()
-	if t.users--; t.users == 0 && t.owed == 0 {
-		delete(c.types, typ)
-	}
-	c.mu.Unlock()
 	if err != nil && ctx.Err() == nil && calling.Err() != nil {
 		return reply, ErrClosed
 	}
@@ -235,8 +224,32 @@ func (c *BareClient[Req, Rep]) Call(ctx context.Context, request Req) (reply Rep
 	return reply, err
 }
 
-// call is Call by the one that has the turn.
+// use begins the use of a reply type by a call.
+func (c *BareClient[Req, Rep]) use(typ int64) *bareType {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	t := c.types[typ]
+	if t == nil {
+		t = &bareType{turn: make(chan struct{}, 1)}
+		c.types[typ] = t
+	}
+	t.users++
+	return t
+}
+
+// leave undoes use.
+func (c *BareClient[Req, Rep]) leave(typ int64, t *bareType) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if t.users--; t.users == 0 && t.owed == 0 {
+		delete(c.types, typ)
+	}
+}
+
+// call is Call by the one that has the turn, which it gives on. The program's functions may
+// not return.
 func (c *BareClient[Req, Rep]) call(ctx context.Context, typ int64, t *bareType, request Req) (reply Rep, err error) {
+	defer func() { <-t.turn }()
 	if err := c.awaitOwed(ctx, typ, t); err != nil {
 		return reply, err
 	}
@@ -245,19 +258,21 @@ func (c *BareClient[Req, Rep]) call(ctx context.Context, typ int64, t *bareType,
 	}
 	for {
 		m, err := c.replies.Receive(ctx, chanmq.OfType(typ))
-		var undecoded *chanmq.DecodeError
-		switch {
-		case errors.As(err, &undecoded):
-			return reply, err // it is the reply, most likely
-		case err != nil:
+		if err != nil {
 			c.mu.Lock()
 			t.owed++
 			t.until = time.Now().Add(bareLinger)
 			c.stats.Abandoned++
 			c.mu.Unlock()
 			return reply, err
-		case c.match == nil || c.match(request, m.Value):
-			return m.Value, nil
+		}
+		var got Rep // a new one each time, since a codec may leave fields as they are
+		if err := c.rep.Decode(m.Value, &got); err != nil {
+			// It is the reply, most likely.
+			return reply, &chanmq.DecodeError{Message: m, Err: err, Key: c.replies.Key(), ID: c.replies.ID()}
+		}
+		if c.match == nil || c.match(request, got) {
+			return got, nil
 		}
 		c.late(t, 1)
 	}
@@ -273,9 +288,8 @@ func (c *BareClient[Req, Rep]) awaitOwed(ctx context.Context, typ int64, t *bare
 	defer cancel()
 	for c.owed(t) > 0 {
 		_, err := c.replies.Receive(waiting, chanmq.OfType(typ))
-		var undecoded *chanmq.DecodeError
 		switch {
-		case err == nil || errors.As(err, &undecoded):
+		case err == nil:
 			c.late(t, 1)
 		case ctx.Err() != nil:
 			return ctxError(ctx)

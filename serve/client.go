@@ -95,10 +95,16 @@ func (c *Client[Req, Rep]) Call(ctx context.Context, request Req, opts ...CallOp
 	}
 	out.header.CallID = call.id
 	out.header.ReplyType = c.mailbox.typ
+	sent := false
+	defer func() {
+		if !sent { // or the codec does not return
+			c.mailbox.unsent(call)
+		}
+	}()
 	if err := c.send(ctx, out); err != nil {
-		c.mailbox.unsent(call)
 		return reply, err
 	}
+	sent = true
 	h, payload, err := c.mailbox.await(ctx, call)
 	switch {
 	case err != nil:
