@@ -176,7 +176,9 @@ func (q *Queue[T]) Send(ctx context.Context, typ int64, v T) error {
 	if err == nil {
 		err = o.run(ctx)
 	}
-	return q.core().callError(ctx, "send", err, o.size())
+	err = q.core().callError(ctx, "send", err, o.size())
+	o.sent(ctx, typ, err)
+	return err
 }
 
 // TrySend puts a message into the queue if there is room, and never waits, like
@@ -195,7 +197,9 @@ func (q *Queue[T]) TrySend(typ int64, v T) (sent bool, err error) {
 			return false, nil
 		}
 	}
-	return err == nil, q.core().opError("send", err, o.size())
+	err = q.core().opError("send", err, o.size())
+	o.sent(context.Background(), typ, err)
+	return err == nil, err
 }
 
 // Receive takes a message that s selects, and waits for one. A message that it
@@ -216,7 +220,7 @@ func (q *Queue[T]) Receive(ctx context.Context, s Selector) (Message[T], error) 
 	if err := c.receive(ctx, s); err != nil {
 		return Message[T]{}, err
 	}
-	return c.received()
+	return c.received(ctx)
 }
 
 // ReceiveInto is Receive into a Message of the caller's. It uses the storage of
@@ -229,7 +233,7 @@ func (q *Queue[T]) ReceiveInto(ctx context.Context, s Selector, m *Message[T]) e
 		return err
 	}
 	m.Type = c.op.msg.typ()
-	err := c.decodeInto(&m.Value)
+	err := c.decodeInto(ctx, &m.Value, 0)
 	_ = c.op.msg.ack()
 	return err
 }
@@ -252,12 +256,12 @@ func (q *Queue[T]) TryReceive(s Selector) (m Message[T], ok bool, err error) {
 	}
 	switch err {
 	case nil:
-		m, err := c.received()
+		m, err := c.received(context.Background())
 		return m, true, err
 	case wait.ErrWait:
 		return Message[T]{}, false, nil
 	default:
-		return Message[T]{}, false, q.core().opError("receive", err, 0)
+		return Message[T]{}, false, c.failed(context.Background(), err)
 	}
 }
 
@@ -275,13 +279,14 @@ func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 		return Delivery[T]{}, err
 	}
 	attempt := c.op.msg.deliver() // before the codec, which may end the process
-	m, err := c.decode()
+	m, err := c.decode(ctx, attempt)
 	if err != nil {
 		_ = c.op.msg.ack() // it is in the error
 		return Delivery[T]{}, err
 	}
 	d := taken.Get().(*delivery)
 	d.core, d.credits = q.core(), nil
+	d.deliver()
 	d.raw, c.op.msg = c.op.msg, d.raw
 	return newDelivery(d, m, attempt), nil
 }
@@ -381,6 +386,7 @@ func (q *Queue[T]) putSend(o *send) {
 
 // prepare checks s.
 func (c *receiveCall[T]) prepare(s Selector) error {
+	c.op.begin()
 	c.op.selects(s)
 	return s.validate()
 }
@@ -396,29 +402,39 @@ func (c *receiveCall[T]) receive(ctx context.Context, s Selector) error {
 			err = c.op.run(ctx)
 		}
 	}
-	return core.callError(ctx, "receive", err, 0)
+	if err != nil {
+		return c.failed(ctx, err)
+	}
+	return nil
+}
+
+// failed returns the error of a receive that took nothing, and reports it.
+func (c *receiveCall[T]) failed(ctx context.Context, err error) error {
+	err = c.q.core().callError(ctx, "receive", err, 0)
+	c.op.reportFailed(ctx, err)
+	return err
 }
 
 // received decodes the message, which is the caller's then.
-func (c *receiveCall[T]) received() (Message[T], error) {
-	m, err := c.decode()
+func (c *receiveCall[T]) received(ctx context.Context) (Message[T], error) {
+	m, err := c.decode(ctx, 0)
 	_ = c.op.msg.ack() // at worst it comes again, as promised
 	return m, err
 }
 
-func (c *receiveCall[T]) decode() (Message[T], error) {
+func (c *receiveCall[T]) decode(ctx context.Context, attempt int) (Message[T], error) {
 	var zero T
 	c.value = zero
 	typ := c.op.msg.typ()
-	err := c.decodeInto(&c.value)
+	err := c.decodeInto(ctx, &c.value, attempt)
 	m := Message[T]{typ, c.value}
 	c.value = zero // the pool must not keep the caller's data alive
 	return m, err
 }
 
-// decodeInto decodes the message that was received. If the codec panics, or ends
-// the goroutine, it hands the message back.
-func (c *receiveCall[T]) decodeInto(v *T) (err error) {
+// decodeInto decodes the message that was received. If the codec, or the observer, panics,
+// or ends the goroutine, it hands the message back. attempt is for the observer.
+func (c *receiveCall[T]) decodeInto(ctx context.Context, v *T, attempt int) (err error) {
 	returned := false
 	defer func() {
 		if !returned {
@@ -426,6 +442,7 @@ func (c *receiveCall[T]) decodeInto(v *T) (err error) {
 		}
 	}()
 	err = c.q.decode(&c.op.msg, v)
+	c.op.received(ctx, &c.op.msg, attempt, err)
 	returned = true
 	return err
 }

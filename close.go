@@ -166,12 +166,13 @@ func (q *queue) close(ctx context.Context) error {
 func (q *queue) sendSlot(ctx context.Context) {
 	var o send
 	o.init(q, new(wait.Spinner))
+	o.returns = true
 	defer o.waiter.Release()
 	var m raw
 	for q.slot.take(Any(), &m) {
 		o.msg = m.wire()
 		if err := o.run(ctx); err != nil {
-			_ = q.handBack(m) // the slot is open
+			_ = q.putIntoSlot(m) // it is open
 			return
 		}
 		_ = m.ack()
@@ -194,6 +195,7 @@ func (q *queue) sendBack(left *UndeliveredError) {
 	for len(held) > 0 && err == nil {
 		m := &held[0]
 		if err = q.kernel.Send(q.msqid(), m.wire()); err == nil {
+			q.countReturned()
 			_ = m.ack() // Journal.Close, or the next process, deals with errors
 			m.release()
 			held = held[1:]

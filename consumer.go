@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"runtime"
+	"time"
 
 	"github.com/chanmq/chanmq/codec"
 	"github.com/chanmq/chanmq/internal/sysv"
@@ -188,9 +189,11 @@ func (c *Consumer[T]) hold() *aside {
 	}
 	d.raw, c.from.msg = c.from.msg, d.raw
 	if c.o.maxAttempts > 0 && d.raw.delivered() >= c.o.maxAttempts {
+		c.from.received(c.ctx, &d.raw, 0, nil)
 		dead := newDelivery(d, d.raw.message(), d.raw.delivered())
 		return &aside{do: func() {
-			defer dead.Nack() // has an effect if the function does not return
+			defer dead.withdraw() // has an effect if the function does not return
+			d.deliver()
 			c.o.dead(dead)
 			_ = dead.Ack() // at worst it comes again
 		}}
@@ -199,20 +202,21 @@ func (c *Consumer[T]) hold() *aside {
 	c.alone = c.o.maxAttempts > 0 && d.raw.delivered() > 0 && d.raw.adopted()
 	c.held = append(c.held, newDelivery(d, Message[T]{Type: d.raw.typ()}, 0))
 	err := c.decode(d, &c.held[len(c.held)-1].Value)
+	c.from.received(c.ctx, &d.raw, 0, err)
 	if err == nil {
 		return nil
 	}
 	undecoded := c.held[len(c.held)-1]
 	c.held = c.held[:len(c.held)-1]
 	if c.o.onDecodeError == nil {
-		_ = undecoded.Ack() // it is in the error
+		_ = undecoded.state.settle(undecoded.number, dropped) // it is in the error
 		return &aside{err: err}
 	}
 	return &aside{do: func() {
-		d.raw.deliver()        // it may end the process
-		defer undecoded.Nack() // has an effect if the function does not return
+		d.raw.deliver()            // it may end the process
+		defer undecoded.withdraw() // has an effect if the function does not return
 		c.o.onDecodeError(err.(*DecodeError))
-		_ = undecoded.Ack()
+		_ = undecoded.state.settle(undecoded.number, dropped)
 	}}
 }
 
@@ -234,6 +238,11 @@ func (c *Consumer[T]) decode(d *delivery, v *T) error {
 // through.
 func (c *Consumer[T]) deliver() error {
 	delivered := 0
+	var began time.Time
+	observed := c.core.options.observer != nil
+	if observed {
+		began = time.Now()
+	}
 	defer func() {
 		n := copy(c.held, c.held[delivered:])
 		clear(c.held[n:]) // the program's now
@@ -248,6 +257,8 @@ func (c *Consumer[T]) deliver() error {
 		}
 		// Before the program has it: what it does then may end the process.
 		d.Attempt = d.state.raw.deliver()
+		d.state.deliver()
+		size := d.state.raw.n
 		select {
 		case c.c <- *d:
 		default:
@@ -256,6 +267,9 @@ func (c *Consumer[T]) deliver() error {
 			}
 		}
 		delivered++
+		if observed {
+			c.core.observe(c.ctx, Event{Op: OpDeliver, Type: d.Type, Size: size, Attempt: d.Attempt, Duration: time.Since(began)})
+		}
 		c.from.waiter.NeedYield = true
 	}
 	if c.from.waiter.NeedYield && c.from.waiter.Waited {
@@ -284,7 +298,7 @@ func (c *Consumer[T]) awaitReader(d *Delivery[T]) error {
 // handBackHeld hands back what could not be delivered.
 func (c *Consumer[T]) handBackHeld() {
 	for _, d := range c.held {
-		_ = d.Nack() // the slot is open, see queue.close
+		_ = d.withdraw() // the slot is open, see queue.close
 	}
 	clear(c.held)
 	c.held = c.held[:0]
@@ -313,7 +327,7 @@ func (c *Consumer[T]) collect(*UndeliveredError) {
 	<-c.done
 	for d := range c.c {
 		d.state.raw.undeliver()
-		_ = d.Nack() // the slot is open, see queue.close
+		_ = d.withdraw() // the slot is open, see queue.close
 	}
 	c.core.pumps.remove(c)
 }

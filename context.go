@@ -23,6 +23,11 @@ type canceled struct {
 
 func (*canceled) Error() string { return "canceled" }
 
+func isCanceled(err error) bool {
+	_, ok := err.(*canceled)
+	return ok
+}
+
 // ctxError returns the error of a call whose ctx has ended: it matches ctx.Err()
 // and the ctx's cause. Every such error of the package comes from here, and is the
 // Err of an OpError.
@@ -54,7 +59,16 @@ func (q *queue) callError(ctx context.Context, op string, err error, size int) e
 }
 
 // run does the receive, waiting as long as it has to, or until ctx ends.
-func (o *receive) run(ctx context.Context) error { return o.q.run(ctx, &o.waiter, o) }
+func (o *receive) run(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return &canceled{}
+	}
+	err := o.q.run(ctx, &o.waiter, o)
+	if c := o.q.counters; c != nil {
+		c.receiveWaits.ended(o.waiter.Stage, isCanceled(err))
+	}
+	return err
+}
 
 // run does the send, waiting as long as it has to, or until ctx ends.
 func (o *send) run(ctx context.Context) error {
@@ -62,6 +76,9 @@ func (o *send) run(ctx context.Context) error {
 		return &canceled{}
 	}
 	err := o.q.run(ctx, &o.waiter, o)
+	if c := o.q.counters; c != nil {
+		c.sendWaits.ended(o.waiter.Stage, isCanceled(err))
+	}
 	if c, ok := err.(*canceled); ok && c.away == nil {
 		c.full = o.q.subject().fullness()
 	}

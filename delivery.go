@@ -1,8 +1,10 @@
 package chanmq
 
 import (
+	"context"
 	"sync"
 	"sync/atomic"
+	"time"
 )
 
 // A Delivery is a message that has to be acknowledged: [Queue.Take] and [Consumer] return
@@ -36,7 +38,7 @@ type Delivery[T any] struct {
 //
 // It returns nil, or, for a message that another process had taken, why the file of that
 // process's journal cannot be written: then the message may be delivered again.
-func (d Delivery[T]) Ack() error { return d.state.settle(d.number, true) }
+func (d Delivery[T]) Ack() error { return d.state.settle(d.number, acked) }
 
 // Nack gives the message back to the handle: the next receive that selects it gets it,
 // before newer messages, in its place in the order. A receive that is asleep in the kernel
@@ -48,7 +50,10 @@ func (d Delivery[T]) Ack() error { return d.state.settle(d.number, true) }
 // It returns nil, but for one case. After [Queue.Close] the message goes back to the
 // kernel queue, at its tail; if that does not take it, it stays in the journal, and
 // without a journal it is returned in an [*UndeliveredError].
-func (d Delivery[T]) Nack() error { return d.state.settle(d.number, false) }
+func (d Delivery[T]) Nack() error { return d.state.settle(d.number, nacked) }
+
+// withdraw is Nack of a delivery that the program has not got.
+func (d Delivery[T]) withdraw() error { return d.state.settle(d.number, withdrawn) }
 
 // newDelivery returns the delivery of state's message, which is m decoded.
 func newDelivery[T any](state *delivery, m Message[T], attempt int) Delivery[T] {
@@ -68,7 +73,19 @@ type delivery struct {
 	raw     raw           // the message; of whoever makes number odd or even
 	core    *queue        // nil: of an orphan
 	credits *credits      // of the Consumer; nil: of Take
+
+	delivered time.Time // for the observer, if there is one; of whoever has raw
 }
+
+// settlement is how a delivery ends.
+type settlement int
+
+const (
+	acked     settlement = iota // by the program
+	nacked                      // by the program
+	dropped                     // the program has the message otherwise
+	withdrawn                   // the program has not got it
+)
 
 // begin makes the message one that has to be settled.
 func (d *delivery) begin() uint64 {
@@ -78,25 +95,64 @@ func (d *delivery) begin() uint64 {
 	return d.number.Add(1)
 }
 
+// deliver notes when the program gets it, for the observer.
+func (d *delivery) deliver() {
+	if d.core.options.observer != nil {
+		d.delivered = time.Now()
+	}
+}
+
 // settle does it, unless it is done.
-func (d *delivery) settle(number uint64, ack bool) (err error) {
+func (d *delivery) settle(number uint64, how settlement) (err error) {
 	if d == nil || !d.number.CompareAndSwap(number, number+1) {
 		return nil
 	}
+	core := d.core
+	var e Event // while the message is there
+	if observed := core != nil && core.options.observer != nil; observed && (how == acked || how == nacked) {
+		e = Event{Type: d.raw.typ(), Size: d.raw.n, Duration: time.Since(d.delivered), Attempt: d.raw.delivered()}
+	}
 	switch {
-	case ack:
+	case how == acked, how == dropped:
 		err = d.raw.ack()
-	case d.core == nil:
+	case core == nil:
 		d.raw.release()
 	default:
-		err = d.core.handBack(d.raw)
+		err = core.handBack(d.raw)
 		d.raw = raw{}
 	}
-	if d.core != nil {
-		d.core.unacked.Add(-1)
+	if core != nil {
+		core.unacked.Add(-1)
 	}
 	d.credits.put(d)
+	if core != nil {
+		core.settled(how, e, err)
+	}
 	return err
+}
+
+// settled counts and reports what the program has done with a delivery.
+func (q *queue) settled(how settlement, e Event, err error) {
+	switch c := q.counters; {
+	case c == nil:
+	case how == acked:
+		c.acks.Add(1)
+	case how == nacked:
+		c.nacks.Add(1)
+	}
+	if q.options.observer == nil {
+		return
+	}
+	e.Err = err
+	switch how {
+	case acked:
+		e.Op = OpAck
+	case nacked:
+		e.Op = OpNack
+	default:
+		return
+	}
+	q.observe(context.Background(), e)
 }
 
 // taken are the deliveries of Take that are settled, to be used again.

@@ -94,14 +94,22 @@ func (f *forwarding) run(s Selector) error {
 	in.waiter.Order()
 	defer in.waiter.Release()
 	for {
+		in.begin()
 		if err := in.run(f.taking); err != nil {
-			return f.failed(f.taking, f.from, "receive", err, 0)
+			err = f.failed(f.taking, f.from, "receive", err, 0)
+			in.reportFailed(f.ctx, err)
+			return err
 		}
+		in.received(f.ctx, &in.msg, 0, nil)
+		out.begin()
 		out.msg = in.msg.wire()
 		if err := out.run(f.running); err != nil {
+			err = f.failed(f.running, f.to, "send", err, out.size())
+			out.sent(f.ctx, in.msg.typ(), err)
 			in.handBack()
-			return f.failed(f.running, f.to, "send", err, out.size())
+			return err
 		}
+		out.sent(f.ctx, in.msg.typ(), nil)
 		_ = in.msg.ack() // at worst it is forwarded again
 	}
 }
@@ -109,7 +117,7 @@ func (f *forwarding) run(s Selector) error {
 // failed returns what Forward returns for the error of an operation on q, which ran
 // with ctx.
 func (f *forwarding) failed(ctx context.Context, q *queue, op string, err error, size int) error {
-	_, wasCanceled := err.(*canceled)
+	wasCanceled := isCanceled(err)
 	if end, ok := context.Cause(ctx).(*forwardEnd); ok && wasCanceled {
 		q, err = end.q, ErrClosed
 	}

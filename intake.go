@@ -103,8 +103,11 @@ func (in *intake) run(out outlet) error {
 	defer in.from.waiter.Release()
 	for {
 		special, err := in.take(out)
-		if _, ended := err.(*canceled); ended && in.running.Err() == nil && in.ctx.Err() == nil {
+		if isCanceled(err) && in.running.Err() == nil && in.ctx.Err() == nil {
 			return nil // drained
+		}
+		if err != nil {
+			in.reportFailed(err)
 		}
 		if stopped := out.deliver(); stopped != nil {
 			out.handBackHeld()
@@ -129,6 +132,16 @@ func (in *intake) run(out outlet) error {
 	}
 }
 
+// reportFailed reports why no more is received, unless the program wanted that.
+func (in *intake) reportFailed(err error) {
+	if in.core.options.observer == nil {
+		return
+	}
+	if why := in.whyEnds(err, 0); why != nil {
+		in.from.reportFailed(in.ctx, why)
+	}
+}
+
 // begin lets what older Receivers still hold come first, and registers this one.
 func (in *intake) begin() error {
 	if !in.core.holders.await(in.taking, in.core.closing, in.holder.sel) {
@@ -149,6 +162,7 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 	if err := out.await(); err != nil {
 		return nil, err
 	}
+	in.from.begin()
 	if err := in.from.run(in.taking); err != nil {
 		return nil, err
 	}

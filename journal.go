@@ -118,7 +118,14 @@ func (q *queue) endWatcher() {
 func (q *queue) adopted(a *journal.Adopted) {
 	for _, s := range a.Slots {
 		m := raw{seq: q.slot.numberAdopted(), buf: s.Buffer(), n: len(s.Text()), saved: s}
-		if err := q.handBack(m); err != nil {
+		if c := q.counters; c != nil {
+			c.adopted.Add(1)
+			m.countUnacked(c)
+		}
+		if q.putIntoSlot(m) {
+			continue
+		}
+		if err := q.giveBack(m); err != nil {
 			q.options.onJournalError(err)
 		}
 	}

@@ -1,6 +1,9 @@
 package chanmq
 
 import (
+	"context"
+	"time"
+
 	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
@@ -19,6 +22,8 @@ type receive struct {
 	hint          journal.LengthHint
 	room          int // of text, that a new buffer gets
 	msg           raw // the message, once the operation is done
+
+	began time.Time // for the observer, if there is one
 }
 
 func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
@@ -41,6 +46,9 @@ func (o *receive) Try() error {
 	case o.holder != nil && o.holder.ctx.Err() != nil:
 		return wait.ErrCanceled // see holders.register
 	case q.slot.take(o.sel, &o.msg):
+		if c := q.counters; c != nil {
+			c.takenAgain.Add(1)
+		}
 		return nil
 	}
 	for {
@@ -51,7 +59,7 @@ func (o *receive) Try() error {
 		n, err := q.kernel.Receive(id, o.msg.buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
-			o.msg.took(n, q.slot.number())
+			o.took(n)
 			return nil
 		case sysv.ENOMSG:
 			return wait.ErrWait
@@ -72,13 +80,23 @@ func (o *receive) Block(t sysv.Thread) error {
 		n, err := t.Receive(id, o.msg.buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
-			o.msg.took(n, o.q.slot.number())
+			o.took(n)
 			return nil
 		case sysv.E2BIG:
 			o.room = 2 * o.msg.room()
 		default:
 			return o.failed(err)
 		}
+	}
+}
+
+// took notes that the kernel has given the message, of n bytes.
+func (o *receive) took(n int) {
+	o.msg.took(n, o.q.slot.number())
+	if c := o.q.counters; c != nil {
+		c.taken.Add(1)
+		c.takenBytes.Add(uint64(n))
+		o.msg.countUnacked(c)
 	}
 }
 
@@ -150,12 +168,46 @@ func (o *receive) handBack() {
 	o.msg = raw{}
 }
 
+// begin notes when the receive began, for the observer.
+func (o *receive) begin() {
+	if o.q.options.observer != nil {
+		o.began, o.waiter.Stage = time.Now(), wait.AtOnce
+	}
+}
+
+// received counts and reports that m, which was taken, was decoded, or why not.
+func (o *receive) received(ctx context.Context, m *raw, attempt int, err error) {
+	if c := o.q.counters; c != nil && err != nil {
+		c.decodeErrors.Add(1)
+	}
+	if o.q.options.observer != nil {
+		o.report(ctx, Event{Type: m.typ(), Size: m.n, Attempt: attempt, Err: err})
+		o.begin() // what a pump takes together with it
+	}
+}
+
+// reportFailed reports the error of a receive that took nothing.
+func (o *receive) reportFailed(ctx context.Context, err error) {
+	if o.q.options.observer != nil {
+		o.report(ctx, Event{Err: err})
+	}
+}
+
+// report reports an event of a receive. There is an observer.
+func (o *receive) report(ctx context.Context, e Event) {
+	e.Op, e.Duration, e.Wait = OpReceive, time.Since(o.began), WaitStage(o.waiter.Stage)
+	o.q.observe(ctx, e)
+}
+
 // send is the operation that puts a message into the queue. It belongs to one
 // goroutine, see wait.Operation.
 type send struct {
 	q      *queue
 	waiter wait.Waiter
 	msg    []byte // type and text; its storage is used again
+
+	returns bool      // what it sends goes back to where it was taken from
+	began   time.Time // for the observer, if there is one
 }
 
 func (o *send) init(q *queue, spinner *wait.Spinner) {
@@ -166,13 +218,15 @@ func (o *send) init(q *queue, spinner *wait.Spinner) {
 
 // encode puts a message into o.
 func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error {
+	o.begin()
+	o.msg = o.msg[:sysv.HeaderSize]
 	if o.q.closed.Load() {
 		return ErrClosed
 	}
 	if err := validateType(typ); err != nil {
 		return err
 	}
-	msg, err := encode(o.msg[:sysv.HeaderSize])
+	msg, err := encode(o.msg)
 	if err != nil {
 		return cause([]error{err}, "encode: %v", err)
 	}
@@ -210,7 +264,32 @@ func (o *send) done(id int, err error) error {
 		return o.refused(id, err)
 	}
 	wait.CountSend()
+	switch c := o.q.counters; {
+	case c == nil:
+	case o.returns:
+		c.returned.Add(1)
+	default:
+		c.sent.Add(1)
+		c.sentBytes.Add(uint64(o.size()))
+	}
 	return nil
+}
+
+// begin notes when the send began, for the observer.
+func (o *send) begin() {
+	if o.q.options.observer != nil {
+		o.began, o.waiter.Stage = time.Now(), wait.AtOnce
+	}
+}
+
+// sent reports that the message was sent, or why not.
+func (o *send) sent(ctx context.Context, typ int64, err error) {
+	if o.q.options.observer != nil {
+		o.q.observe(ctx, Event{
+			Op: OpSend, Type: typ, Size: o.size(),
+			Duration: time.Since(o.began), Wait: WaitStage(o.waiter.Stage), Err: err,
+		})
+	}
 }
 
 // refused tells the two meanings of EINVAL apart: a message that is larger than

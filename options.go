@@ -28,7 +28,9 @@ type options struct {
 	pollMax   time.Duration
 	maxParked int
 	journal   *string // the directory; nil: no journal
-	err       error   // the first bad argument
+	counters  bool
+	observer  observer // nil: nobody wants to know
+	err       error    // the first bad argument
 
 	onJournalError func(error)
 }
@@ -218,6 +220,35 @@ func WithMaxParked(n int) Option {
 			o.refuse("WithMaxParked(%d): the number is negative", n)
 		}
 		o.maxParked = n
+	}
+}
+
+// WithCounters makes the handle count what it does, for [Queue.Counters]. That costs a few
+// atomic additions for each message, and no allocation.
+func WithCounters() Option { return func(o *options) { o.counters = true } }
+
+// WithObserver has f called at the end of each send, receive, delivery, ack and nack of the
+// handle, for traces and histograms; to count things, [WithCounters] is cheaper. What has no
+// result is not reported: a TryReceive that finds nothing and a TrySend that finds no room,
+// what Close or Drain of a Receiver, Consumer or Sender has cut short, and what [Queue.Close]
+// and [Queue.Shutdown] send back to the queue. If the option is given several times, the last
+// one counts.
+//
+// ctx is the one of the call, or the one that the Receiver, Consumer or Sender was started
+// with; it may have ended. Where there is none, as with TrySend and Ack, it is
+// context.Background().
+//
+// f is called by the goroutine that does the thing: the caller's, or that of the Receiver,
+// Consumer or Sender, so by several at once. It must not block, since that goroutine waits for
+// it, and others for that goroutine; and it may use nothing of the handle but ID, Key and
+// Counters. The ack of a message can be reported before its delivery, if the program is
+// that fast. If f panics, that is a panic of the goroutine.
+func WithObserver(f func(ctx context.Context, e Event)) Option {
+	return func(o *options) {
+		if f == nil {
+			o.refuse("WithObserver: the function is nil")
+		}
+		o.observer = f
 	}
 }
 

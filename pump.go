@@ -80,10 +80,17 @@ func (p *pump) end(err error, size int) {
 	p.cancel() // releases what ctx knows of this pump
 }
 
+// whyEnds returns what Err will return if the goroutine comes back with err.
+func (p *pump) whyEnds(err error, size int) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.explain(err, size)
+}
+
 // explain turns what the goroutine came back with into what Err returns. It needs
 // mu.
 func (p *pump) explain(err error, size int) error {
-	_, wasCanceled := err.(*canceled)
+	wasCanceled := isCanceled(err)
 	switch {
 	case err == nil:
 		return nil

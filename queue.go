@@ -1,6 +1,7 @@
 package chanmq
 
 import (
+	"context"
 	"errors"
 	"slices"
 	"sync"
@@ -27,6 +28,8 @@ type queue struct {
 	receiveSpin, sendSpin wait.Spinner // of the direct calls
 
 	unacked atomic.Int64 // deliveries that are neither acknowledged nor handed back
+
+	counters *counters // nil: no WithCounters
 
 	removed atomic.Bool   // Remove was called on this handle
 	closed  atomic.Bool   // set by close, before closing is closed
@@ -56,6 +59,9 @@ func newQueue(key Key, o options, get func() (int, error)) *queue {
 		get:     get,
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
+	}
+	if o.counters {
+		q.counters = new(counters)
 	}
 	q.at.Store(&attachment{id: -1})
 	q.removal.gone = make(chan struct{})
@@ -133,18 +139,41 @@ func (q *queue) find() (int, error) {
 	return id, nil
 }
 
-// handBack gives a message to the slot, and wakes those who wait for such a one. A
-// handle that is closed gives it back to the kernel. What that does not take stays in the
-// journal, or is in the error if there is none.
-func (q *queue) handBack(m raw) error {
+// observe reports an event. There is an observer.
+func (q *queue) observe(ctx context.Context, e Event) {
+	e.ID, e.Key = q.msqid(), q.key
+	q.options.observer(ctx, e)
+}
+
+// putIntoSlot gives a message to the slot, and wakes those who wait for such a one. It
+// reports false if the handle is closed.
+func (q *queue) putIntoSlot(m raw) bool {
 	typ := m.typ()
-	if q.slot.put(m) { // whoever takes it may have dealt with it by now, buffer and all
-		q.lot.Wake(typ)
-		return nil
+	if !q.slot.put(m) { // whoever takes it may have dealt with it by now, buffer and all
+		return false
 	}
+	q.lot.Wake(typ)
+	return true
+}
+
+// handBack gives a message to the slot, or back to the kernel if the handle is closed.
+func (q *queue) handBack(m raw) error {
+	if !q.putIntoSlot(m) {
+		return q.giveBack(m)
+	}
+	if c := q.counters; c != nil {
+		c.handedBack.Add(1)
+	}
+	return nil
+}
+
+// giveBack gives a message back to the kernel. What that does not take stays in the
+// journal, or is in the error if there is none.
+func (q *queue) giveBack(m raw) error {
 	err := q.kernel.Send(q.msqid(), m.wire())
 	switch {
 	case err == nil:
+		q.countReturned()
 		err = m.ack()
 	case m.saved == nil:
 		return &UndeliveredError{
@@ -158,6 +187,13 @@ func (q *queue) handBack(m raw) error {
 	}
 	m.release()
 	return err
+}
+
+// countReturned counts a message that the kernel has taken back.
+func (q *queue) countReturned() {
+	if c := q.counters; c != nil {
+		c.returned.Add(1)
+	}
 }
 
 // notTakenBack returns why the kernel did not take a message back.

@@ -1,6 +1,8 @@
 package chanmq
 
 import (
+	"sync/atomic"
+
 	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
@@ -17,6 +19,8 @@ type raw struct {
 	n        int           // bytes of text
 	saved    *journal.Slot // whose memory buf is, and outlives the process; nil: there is no journal
 	attempts int           // how many times it was delivered, if there is no journal
+
+	unacked *atomic.Int64 // counts it while it is in a journal; nil: nothing does
 }
 
 func (m *raw) typ() int64 { return int64(sysv.Type(m.buf)) }
@@ -68,12 +72,29 @@ func (m *raw) took(n int, seq uint64) {
 	}
 }
 
+// countUnacked counts the message in c until it is acknowledged, or left to the next process.
+func (m *raw) countUnacked(c *counters) {
+	if m.saved != nil {
+		m.unacked = &c.unacknowledged
+		m.unacked.Add(1)
+	}
+}
+
+// uncount ends what countUnacked has begun.
+func (m *raw) uncount() {
+	if m.unacked != nil {
+		m.unacked.Add(-1)
+		m.unacked = nil
+	}
+}
+
 // ack says that the message is somebody else's now: the program's, or the kernel's. The
 // buffer is empty, or gone if it was another process's.
 func (m *raw) ack() error {
 	if m.saved == nil {
 		return nil
 	}
+	m.uncount()
 	err := m.saved.Free()
 	if m.saved.Adopted() {
 		*m = raw{}
@@ -85,6 +106,7 @@ func (m *raw) ack() error {
 // for the next process.
 func (m *raw) release() {
 	if m.saved != nil {
+		m.uncount()
 		m.saved.Release()
 		*m = raw{}
 	}

@@ -156,6 +156,7 @@ func (r *Receiver[T]) hold() *aside {
 	r.holder.inCodec.Store(true)
 	err := r.q.decode(&k.raw, &r.held[last].Value)
 	r.holder.inCodec.Store(false)
+	r.from.received(r.ctx, &k.raw, 0, err)
 	if err == nil {
 		return nil
 	}
@@ -193,6 +194,11 @@ func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint6
 // was through.
 func (r *Receiver[T]) deliver() error {
 	delivered := 0
+	var began time.Time
+	observed := r.core.options.observer != nil
+	if observed {
+		began = time.Now()
+	}
 	r.collecting.Lock()
 	defer r.collecting.Unlock()
 	defer func() {
@@ -214,6 +220,10 @@ func (r *Receiver[T]) deliver() error {
 			}
 		}
 		delivered++
+		if observed {
+			size := r.slot(r.sent.Load()).raw.n // which is there until collecting is unlocked
+			r.core.observe(r.ctx, Event{Op: OpDeliver, Type: m.Type, Size: size, Duration: time.Since(began)})
+		}
 		r.sent.Add(1)
 		r.from.waiter.NeedYield = true
 		r.acknowledge()

@@ -239,7 +239,22 @@ func (s *Sender[T]) send(m Message[T]) error {
 	if err == nil {
 		err = s.into.run(s.running)
 	}
+	s.report(m.Type, err)
 	return err
+}
+
+// report reports that a message was sent, or why not, unless the program wanted that.
+func (s *Sender[T]) report(typ int64, err error) {
+	if s.core.options.observer == nil {
+		return
+	}
+	why := err
+	if err != nil {
+		if why = s.whyEnds(err, s.into.size()); why == nil {
+			return
+		}
+	}
+	s.into.sent(s.ctx, typ, why)
 }
 
 // finish publishes why the Sender has ended.

@@ -93,6 +93,19 @@ func (q *queue) stat() (sysv.Stat, error) {
 	return q.kernel.Stat(q.msqid())
 }
 
+// Counters returns what the handle has done so far, if it was opened with [WithCounters];
+// otherwise it is all zero. The counters are read one after the other, so that they may differ
+// by what happens meanwhile. It works after Close.
+func (q *Queue[T]) Counters() Counters {
+	core := q.core()
+	if core.counters == nil {
+		return Counters{}
+	}
+	c := core.counters.read()
+	c.InFlight = core.unacked.Load()
+	return c
+}
+
 // Set changes the queue's permissions, owner or size (IPC_SET), for everyone.
 // Only the owner, the creator and root may, whatever the permissions. A MaxBytes over
 // msgmnb takes CAP_SYS_RESOURCE. After Close it fails with [ErrClosed].

@@ -16,7 +16,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/format"
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 func (a *app) changeCommands() []*cobra.Command {

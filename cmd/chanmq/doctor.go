@@ -13,7 +13,7 @@ import (
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/format"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/journalfile"
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 // finding is what doctor says of something.

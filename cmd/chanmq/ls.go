@@ -17,7 +17,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/format"
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 func (a *app) lookCommands() []*cobra.Command {

@@ -7,7 +7,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/journalfile"
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 var now = time.Unix(1_700_000_000, 0)

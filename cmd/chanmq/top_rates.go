@@ -6,7 +6,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 const (

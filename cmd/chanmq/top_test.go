@@ -15,7 +15,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/cstruct"
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 // fakeSource has queues that need not exist.

@@ -17,7 +17,7 @@ import (
 
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/cstruct"
 	"github.com/chanmq/chanmq/cmd/chanmq/internal/format"
-	"github.com/chanmq/chanmq/cmd/chanmq/internal/procinfo"
+	"github.com/chanmq/chanmq/internal/procinfo"
 )
 
 // topStyles are how parts of the screen look. Colors are the terminal's own red and

@@ -70,7 +70,7 @@ func (w *Waiter) lineUp(ctx context.Context) error {
 	if w.line.turn.TryAcquire(1) {
 		return nil
 	}
-	w.Waited = true
+	w.Waited, w.Stage = true, InLine
 	w.op.Suspend()
 	w.lot.inLine.Add(1)
 	err := w.line.turn.Acquire(ctx, 1)

@@ -141,6 +141,7 @@ func (w *Waiter) park(ctx context.Context) error {
 		return errCannotPark
 	}
 	defer p.thread.Leave()
+	w.Stage = Parked
 
 	key := w.op.Key()
 	l.mu.Lock()

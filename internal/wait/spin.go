@@ -24,6 +24,7 @@ func (w *Waiter) spin(ctx context.Context) error {
 	if budget == 0 {
 		return ErrWait
 	}
+	w.Stage = Spun
 	done := ctx.Done()
 	var start time.Time
 	var spun time.Duration

@@ -97,6 +97,9 @@ type Waiter struct {
 	line    *line // of an ordered Waiter; of others while they have the turn
 	ordered bool
 
+	// Stage is how far the last Run went. Who uses the operation's Try without Run may
+	// set it.
+	Stage Stage
 	// Waited reports whether the last Run had to wait.
 	Waited bool
 	// NeedYield says that a goroutine was just made ready, which may not have
@@ -109,6 +112,19 @@ type Waiter struct {
 	parking parking
 	polled  polled
 }
+
+// Stage is how far a wait goes before it ends.
+type Stage uint8
+
+const (
+	AtOnce Stage = iota // no further than the first try
+	Spun
+	InLine // behind another one
+	Parked
+	Polled // by the poller
+
+	Stages // how many there are
+)
 
 // Init prepares w for waits of op in the lot.
 func (w *Waiter) Init(lot *Lot, op Operation, spinner *Spinner) {
@@ -135,7 +151,7 @@ func (w *Waiter) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return ErrCanceled
 	}
-	w.Waited = false
+	w.Waited, w.Stage = false, AtOnce
 	if w.ordered {
 		if err := w.lineUp(ctx); err != nil {
 			return err
@@ -177,6 +193,7 @@ func (w *Waiter) sleep(ctx context.Context) error {
 	for {
 		err := w.park(ctx)
 		if err == errCannotPark {
+			w.Stage = Polled
 			err = w.lot.poller.wait(ctx, w)
 		}
 		if err != errRetry {
