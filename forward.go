@@ -81,7 +81,7 @@ func (f *forwarding) run(s Selector) error {
 	in.init(f.from, new(wait.Spinner), journal.LengthHint{})
 	in.selects(s)
 	in.holder = &holder{sel: s, ctx: f.ctx}
-	defer in.msg.release()
+	defer in.release()
 	var out send
 	out.init(f.to, new(wait.Spinner))
 	defer out.waiter.Release()
@@ -97,7 +97,7 @@ func (f *forwarding) run(s Selector) error {
 		if err := in.run(f.taking); err != nil {
 			return f.failed(f.taking, f.from, "receive", err, 0)
 		}
-		out.msg = in.msg.wire()
+		out.msg = f.to.wire(&in.msg)
 		if err := out.run(f.running); err != nil {
 			in.handBack()
 			return f.failed(f.running, f.to, "send", err, out.size())

@@ -143,8 +143,8 @@ func (r *Receiver[T]) Close() error {
 
 func (r *Receiver[T]) await() error { return nil }
 
-// more: with what is in C these make at most cap(c)+1.
-func (r *Receiver[T]) more() bool { return len(r.held) < 1+cap(r.c)-len(r.c) }
+// room: with what is in C these make at most cap(c)+1.
+func (r *Receiver[T]) room(int) int { return 1 + cap(r.c) - len(r.c) - len(r.held) }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *aside {

@@ -9,6 +9,8 @@ import (
 // A pack is several texts in one message. Each has its length before it, in two bytes.
 
 const (
+	PlainHeader = common // bytes of an envelope of kind Plain before its text
+
 	PackHeader  = 14 // bytes of a pack before its first value
 	ValueHeader = 2  // bytes of a pack before the text of each value
 

@@ -96,10 +96,27 @@ func (a *Adopted) moved(s *Slot) error {
 	if s.released || a.closed {
 		return fmt.Errorf("journal %s: %w", a.Path(), fs.ErrClosed) // another process may have it
 	}
-	err := a.writeWord(s.offset+slotMoved, uint32(s.moved))
+	if s.unknown {
+		// Its place in the order stays behind all others of the file.
+		s.seq = behindAll + uint64(s.moved)
+		var seq [8]byte
+		native.PutUint64(seq[:], behindAll)
+		_ = a.write(s.offset+slotSeq, seq[:]) // Close returns it
+	}
+	var counts [8]byte
+	native.PutUint32(counts[:], uint32(s.values))
+	native.PutUint32(counts[slotMoved-slotValues:], uint32(s.moved))
+	err := a.write(s.offset+slotValues, counts[:])
+	if s.unknown && err == nil {
+		err = a.writeWord(s.offset+slotLength, uint32(s.n)+1) // now all of it counts
+		s.unknown = err != nil
+	}
 	step("moved")
 	return err
 }
+
+// behindAll is the number of a pack that had none when its process died.
+const behindAll = 1 << 62
 
 // writeWord needs mu.
 func (a *Adopted) writeWord(offset int64, word uint32) error {

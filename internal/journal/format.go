@@ -251,6 +251,7 @@ func readSlot(file *window, at int64, room int) (*Slot, error) {
 		return nil, err
 	}
 	if length < 0 {
+		s.unknown = true
 		s.n, s.inferred = hint.infer(text, byte(filled))
 		if n, ok := envelope.PackLength(text); ok {
 			s.n, s.inferred = n, false // it says so itself

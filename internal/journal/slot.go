@@ -77,7 +77,8 @@ type Slot struct {
 	seq      uint64
 	attempt  int
 	inferred bool
-	values   int // of a pack: how many it had; 0: it is one message
+	unknown  bool // the file does not have the length
+	values   int  // of a pack: how many it had; 0: it is one message
 	moved    int // of a pack: how many of them have got slots of their own
 
 	// Of a journal that this process receives into.
@@ -218,6 +219,10 @@ func (s *Slot) Put(typ int, text []byte, seq uint64) {
 
 // Values returns how many values of a pack were not moved, 0 if it is one message.
 func (s *Slot) Values() int { return s.values - s.moved }
+
+// Unpacked says that the message of an adopted slot is a pack with so many values, where the
+// process that took it died before it had recorded that, or did not know it.
+func (s *Slot) Unpacked(values int) { s.values = values }
 
 // Moved records that the first n values which the pack still had are in slots of their own,
 // or need none any more. With the last of them the slot is freed.
