@@ -181,6 +181,72 @@ func (q *Queue[T]) Send(ctx context.Context, typ int64, v T) error {
 	return err
 }
 
+// SendAll puts messages of one type into the queue, in order, and waits while the queue is
+// full. It returns how many it has sent: the kernel has the first sent of the values. With
+// [WithPacking] as many as fit travel in one message; without, each in its own, as by Send.
+//
+// It returns an error if it has not sent all, that of the first value which it has not sent:
+// those of Send. So a program can go on behind the values that were sent. Of no values it
+// returns 0 and nil.
+func (q *Queue[T]) SendAll(ctx context.Context, typ int64, values []T) (sent int, err error) {
+	if !q.core().options.packing {
+		for _, v := range values {
+			if err := q.Send(ctx, typ, v); err != nil {
+				return sent, err
+			}
+			sent++
+		}
+		return sent, nil
+	}
+	o := q.getSend()
+	defer q.putSend(o)
+	defer func(own []byte) { o.msg = own }(o.msg) // it is the packer's meanwhile
+	sent, err = q.sendPacked(ctx, o, typ, values)
+	if err != nil {
+		err = q.core().callError(ctx, "send", err, o.size())
+		o.sent(ctx, typ, err)
+	}
+	return sent, err
+}
+
+// sendPacked is SendAll with packing.
+func (q *Queue[T]) sendPacked(ctx context.Context, o *send, typ int64, values []T) (sent int, err error) {
+	if len(values) == 0 {
+		return 0, nil
+	}
+	if q.core().closed.Load() {
+		return 0, ErrClosed
+	}
+	if err := validateType(typ); err != nil {
+		return 0, err
+	}
+	p := packers.Get().(*packer)
+	defer packers.Put(p)
+	p.begin(typ)
+	var encodeErr error // of the first value that is not in p
+	for sent < len(values) {
+		o.begin()
+		for encodeErr == nil && sent+len(p.ends) < len(values) && (len(p.ends) == 0 || p.size() < o.packLimit()) {
+			v := values[sent+len(p.ends)]
+			encodeErr = p.add(func(dst []byte) ([]byte, error) { return q.codec.Append(dst, v) })
+		}
+		if len(p.ends) == 0 {
+			return sent, encodeErr
+		}
+		n, err := o.runPack(ctx, p)
+		if err != nil {
+			return sent, err
+		}
+		o.sent(ctx, typ, nil)
+		sent += n
+		p.drop(n)
+	}
+	return sent, nil
+}
+
+// packers are those of SendAll, to be used again.
+var packers = sync.Pool{New: func() any { return new(packer) }}
+
 // TrySend puts a message into the queue if there is room, and never waits, like
 // a select with a default case. It reports false, and no error, when the queue
 // is full. Errors are those of Send.
@@ -313,6 +379,28 @@ func (q *Queue[T]) Messages(ctx context.Context, s Selector) iter.Seq2[Message[T
 	}
 }
 
+// ReceiveBatch is [Queue.Receive] into a slice: it waits for a message that s selects, and
+// then takes with it those that are there at once, up to len(into). It returns how many
+// there are in into, from its beginning. It takes nothing if into is empty. It uses the
+// storage of the values in into again, as [Queue.ReceiveInto] does.
+//
+// An error is that of Receive. Where messages were taken before it, n > 0 is returned with the
+// error of one that does not decode, a [*DecodeError] which holds that; any other error is
+// left to the next call. If the codec panics, all messages are handed back to the handle.
+func (q *Queue[T]) ReceiveBatch(ctx context.Context, s Selector, into []Message[T]) (n int, err error) {
+	if len(into) == 0 {
+		return 0, nil
+	}
+	c := q.getReceive()
+	defer q.putReceive(c)
+	c.op.more = len(into) - 1
+	defer func() { c.op.more = 0 }()
+	if err := c.receive(ctx, s); err != nil {
+		return 0, err
+	}
+	return c.receivedBatch(ctx, into)
+}
+
 // Browse returns an iterator over the messages that are in the kernel queue,
 // oldest first, without taking them (MSG_COPY). It ends where the queue ends,
 // and does not wait. It is no snapshot: messages that others take meanwhile
@@ -326,7 +414,7 @@ func (q *Queue[T]) Messages(ctx context.Context, s Selector) iter.Seq2[Message[T
 func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 	return func(yield func(Message[T], error) bool) {
 		core := q.core()
-		var seen raw
+		var seen, value raw
 		for position := 0; ; position++ {
 			if core.closed.Load() {
 				yield(Message[T]{}, core.opError("browse", ErrClosed, 0))
@@ -340,9 +428,21 @@ func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 			if !ok {
 				return
 			}
-			m := Message[T]{Type: seen.typ()}
-			if !yield(m, q.decode(&seen, &m.Value)) {
-				return
+			if core.options.packing {
+				seen.open(seen.n)
+			}
+			for shown := &seen; ; {
+				if seen.values > 0 {
+					shown = &value
+					_ = seen.next(nil, shown) // which needs no journal
+				}
+				m := Message[T]{Type: seen.typ()}
+				if !yield(m, q.decode(shown, &m.Value)) {
+					return
+				}
+				if seen.values == 0 {
+					break
+				}
 			}
 		}
 	}
@@ -352,7 +452,8 @@ func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 type receiveCall[T any] struct {
 	q     *Queue[T]
 	op    receive
-	value T // what the codec decodes into, so that the caller's need not escape
+	value T     // what the codec decodes into, so that the caller's need not escape
+	batch []raw // of ReceiveBatch: what is not the caller's yet; their buffers are used again
 }
 
 func (q *Queue[T]) getReceive() *receiveCall[T] {
@@ -366,7 +467,7 @@ func (q *Queue[T]) getReceive() *receiveCall[T] {
 
 func (q *Queue[T]) putReceive(c *receiveCall[T]) {
 	c.op.waiter.Release()
-	c.op.msg.release() // the pool may forget c
+	c.op.release() // the pool may forget c
 	q.receives.Put(c)
 }
 
@@ -432,6 +533,46 @@ func (c *receiveCall[T]) decode(ctx context.Context, attempt int) (Message[T], e
 	return m, err
 }
 
+// receivedBatch decodes the message that was received, and those behind it that are there.
+// It keeps all of them until they are the caller's.
+func (c *receiveCall[T]) receivedBatch(ctx context.Context, into []Message[T]) (n int, err error) {
+	returned, taken := false, 0
+	defer func() {
+		c.op.handBackAhead() // after an error
+		for i := range taken {
+			if m := &c.batch[i]; returned {
+				_ = m.ack() // at worst it comes again, as promised
+				m.release()
+			} else {
+				_ = c.op.q.handBack(*m) // nobody is left to report to
+				*m = raw{}
+			}
+		}
+	}()
+	for n < len(into) && err == nil {
+		if n > 0 && !c.op.advance() {
+			c.op.more = len(into) - n - 1
+			if !c.op.q.holders.awaitBriefly(c.op.sel) || c.op.once() != nil {
+				break
+			}
+		}
+		if n == len(c.batch) {
+			c.batch = append(c.batch, raw{})
+		}
+		m := &c.batch[n]
+		*m, c.op.msg = c.op.msg, *m
+		taken++
+		into[n].Type = m.typ()
+		err = c.q.decode(m, &into[n].Value)
+		c.op.received(ctx, m, 0, err)
+		if err == nil {
+			n++
+		}
+	}
+	returned = true
+	return n, err
+}
+
 // decodeInto decodes the message that was received. If the codec, or the observer, panics,
 // or ends the goroutine, it hands the message back. attempt is for the observer.
 func (c *receiveCall[T]) decodeInto(ctx context.Context, v *T, attempt int) (err error) {
@@ -449,7 +590,13 @@ func (c *receiveCall[T]) decodeInto(ctx context.Context, v *T, attempt int) (err
 
 // decode decodes m into v. Its error holds the message.
 func (q *Queue[T]) decode(m *raw, v *T) error {
-	if err := q.codec.decode(m.text(), v); err != nil {
+	var err error
+	if m.damaged {
+		err = m.damage()
+	} else {
+		err = q.codec.decode(m.text(), v)
+	}
+	if err != nil {
 		core := q.core()
 		return &DecodeError{Message: m.message(), Err: err, Key: core.key, ID: core.msqid()}
 	}

@@ -148,6 +148,7 @@ func (q *queue) close(ctx context.Context) error {
 	for _, p := range pumps {
 		p.collect(&left)
 	}
+	q.unpacking.close()
 	q.sendBack(&left)
 	err := left.or()
 	if j := q.at.Load().journal; j != nil {
@@ -168,15 +169,22 @@ func (q *queue) sendSlot(ctx context.Context) {
 	o.init(q, new(wait.Spinner))
 	o.returns = true
 	defer o.waiter.Release()
-	var m raw
-	for q.slot.take(Any(), &m) {
-		o.msg = m.wire()
-		if err := o.run(ctx); err != nil {
-			_ = q.putIntoSlot(m) // it is open
+	for {
+		back := returning{q: q, held: q.slot.takeAlike()}
+		if len(back.held) == 0 {
 			return
 		}
-		_ = m.ack()
-		m.release()
+		for len(back.held) > 0 {
+			back.next(o.packLimit())
+			n, err := o.runReturning(ctx, &back)
+			if err != nil {
+				for _, m := range back.held {
+					_ = q.putIntoSlot(m) // it is open
+				}
+				return
+			}
+			_ = back.sent(n) // Journal.Close, or the next process, deals with errors
+		}
 	}
 }
 
@@ -187,34 +195,26 @@ var errRemoving = cause([]error{ErrRemoved}, "the queue is removed with the hand
 // Where there is none, or nobody will receive from the queue again, it goes to the front
 // of left, which holds what Senders left over.
 func (q *queue) sendBack(left *UndeliveredError) {
-	held := q.slot.close()
-	var err error
-	if q.options.remove {
-		err = errRemoving
+	back := returning{q: q, held: q.slot.close()}
+	err := errRemoving
+	if !q.options.remove {
+		_, err = back.all() // Journal.Close, or the next process, deals with errors of the journal
 	}
-	for len(held) > 0 && err == nil {
-		m := &held[0]
-		if err = q.kernel.Send(q.msqid(), m.wire()); err == nil {
-			q.countReturned()
-			_ = m.ack() // Journal.Close, or the next process, deals with errors
-			m.release()
-			held = held[1:]
-		}
-	}
+	held := back.held
 	if len(held) == 0 {
 		return
 	}
 	// All the rest stays, or a later message would get before an earlier one.
 	kept := held[0].saved != nil && err != errRemoving && !isRemoved(err)
 	if !kept {
-		messages := make([]Message[[]byte], 0, len(held)+len(left.Messages))
+		var messages []Message[[]byte]
 		for i := range held {
-			messages = append(messages, held[i].message())
+			messages = append(messages, held[i].messages()...)
 		}
 		left.Messages = append(messages, left.Messages...)
 		left.Err = err
 		if err != errRemoving {
-			left.Err = q.notTakenBack(err, held[0].n)
+			left.Err = q.notTakenBack(err, len(messages[0].Value))
 		}
 	}
 	for i := range held {
@@ -223,4 +223,13 @@ func (q *queue) sendBack(left *UndeliveredError) {
 		}
 		held[i].release()
 	}
+}
+
+// runReturning is returning.once, but waits until ctx ends.
+func (o *send) runReturning(ctx context.Context, r *returning) (n int, err error) {
+	if r.alone() {
+		o.msg = r.q.wire(&r.held[0])
+		return 1, o.run(ctx)
+	}
+	return o.runPack(ctx, &r.packer)
 }

@@ -138,12 +138,14 @@ func (c *Consumer[T]) await() error {
 	return c.awaitCredits(1, c.taking)
 }
 
-// more: what is in C is in flight.
-func (c *Consumer[T]) more() bool {
-	if len(c.spare) == 0 {
-		c.collectCredit()
+// room: what is in C is in flight.
+func (c *Consumer[T]) room(min int) int {
+	for len(c.spare) < min && c.collectCredit() {
 	}
-	return len(c.spare) > 0 && !c.alone
+	if c.alone {
+		return 0
+	}
+	return len(c.spare)
 }
 
 // collectCredit takes one that is free.
@@ -222,7 +224,7 @@ func (c *Consumer[T]) hold() *aside {
 
 // decode decodes the message of d. If that ends the process, it was an attempt.
 func (c *Consumer[T]) decode(d *delivery, v *T) error {
-	if c.o.borrowed {
+	if c.o.borrowed && !d.raw.damaged {
 		*any(v).(*[]byte) = d.raw.text() // see mayBorrow
 		return nil
 	}

@@ -76,12 +76,91 @@ func (o *send) run(ctx context.Context) error {
 		return &canceled{}
 	}
 	err := o.q.run(ctx, &o.waiter, o)
-	if c := o.q.counters; c != nil {
-		c.sendWaits.ended(o.waiter.Stage, isCanceled(err))
-	}
+	o.waited(err)
 	if c, ok := err.(*canceled); ok && c.away == nil {
 		c.full = o.q.subject().fullness()
 	}
+	return err
+}
+
+// waited counts a wait that has ended.
+func (o *send) waited(err error) {
+	if c := o.q.counters; c != nil {
+		c.sendWaits.ended(o.waiter.Stage, isCanceled(err))
+	}
+}
+
+// packPatience is how long a pack waits for room before it is made smaller. Others may send
+// smaller messages meanwhile, which the kernel lets pass.
+const packPatience = 10 * time.Millisecond
+
+// runPack sends the first values that p has in one message, as many as may be in one, or as
+// fit the queue if that is nearly full, and waits as long as it has to, or until ctx ends. It
+// returns how many values that were.
+func (o *send) runPack(ctx context.Context, p *packer) (sent int, err error) {
+	n := max(1, p.fits(o.packLimit()))
+	for {
+		o.msg, o.values = p.message(n), n
+		if n == 1 {
+			if err := o.run(ctx); err != nil {
+				return 0, err
+			}
+			p.more()
+			return 1, nil
+		}
+		if ctx.Err() != nil {
+			return 0, &canceled{}
+		}
+		err := o.Try()
+		if err == wait.ErrWait {
+			if fits := p.fits(o.free()); 0 < fits && fits < n {
+				n = fits
+				continue
+			}
+		}
+		switch err {
+		case nil:
+			o.waiter.Stage = wait.AtOnce
+			o.waited(err)
+		case wait.ErrWait:
+			err = o.runPatiently(ctx)
+		default:
+			err = o.run(ctx) // it may have to wait for the queue
+		}
+		c, wasCanceled := err.(*canceled)
+		switch {
+		case err == nil:
+			p.more()
+			return n, nil
+		case err == errPatience:
+			n /= 2
+			p.most = n
+		case err == sysv.EINVAL, errors.Is(err, ErrTooLarge):
+			n /= 2
+			o.limit = 0 // a limit was lowered
+		case wasCanceled && ctx.Err() == nil: // the queue is away
+		case wasCanceled && c.away == nil:
+			c.full = o.q.subject().fullness()
+			return 0, err
+		default:
+			return 0, err
+		}
+	}
+}
+
+// errPatience is the error of a pack that has waited for packPatience.
+var errPatience = errors.New("a pack has waited for too long")
+
+// runPatiently is run, for no longer than packPatience.
+func (o *send) runPatiently(ctx context.Context) error {
+	short, cancel := context.WithTimeout(ctx, packPatience)
+	defer cancel()
+	defer o.waiter.Release() // the next wait has another ctx
+	err := o.q.run(short, &o.waiter, o)
+	if c, ok := err.(*canceled); ok && ctx.Err() == nil && c.away == nil {
+		return errPatience
+	}
+	o.waited(err)
 	return err
 }
 

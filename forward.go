@@ -81,7 +81,7 @@ func (f *forwarding) run(s Selector) error {
 	in.init(f.from, new(wait.Spinner), journal.LengthHint{})
 	in.selects(s)
 	in.holder = &holder{sel: s, ctx: f.ctx}
-	defer in.msg.release()
+	defer in.release()
 	var out send
 	out.init(f.to, new(wait.Spinner))
 	defer out.waiter.Release()
@@ -102,7 +102,7 @@ func (f *forwarding) run(s Selector) error {
 		}
 		in.received(f.ctx, &in.msg, 0, nil)
 		out.begin()
-		out.msg = in.msg.wire()
+		out.msg = f.to.wire(&in.msg)
 		if err := out.run(f.running); err != nil {
 			err = f.failed(f.running, f.to, "send", err, out.size())
 			out.sent(f.ctx, in.msg.typ(), err)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/chanmq/chanmq/internal/journal"
 )
 
 // This file is what keeps the order of messages that were taken from the kernel
@@ -19,6 +21,9 @@ import (
 // one gets it, before the kernel is asked. Receives number the messages as they
 // take them, and the slot is kept in that order, so that several Receivers may
 // hand back in any order of their own.
+//
+// What is left of a pack is there as well, as one element with the number of its first
+// value: values are taken from its front, so that they are in order too.
 type slot struct {
 	taken   atomic.Uint64 // the number of the last message that was taken
 	adopted atomic.Uint64 // the number of the last one of a process that is dead
@@ -26,7 +31,7 @@ type slot struct {
 
 	mu     sync.Mutex
 	held   []raw         // in the order of seq; guarded by mu
-	types  map[int64]int // how many of each type; guarded by mu
+	types  map[int64]int // how many of held are of each type; guarded by mu
 	closed bool          // emptied for the last time; guarded by mu
 }
 
@@ -34,11 +39,11 @@ type slot struct {
 // another process took and did not handle is older than what is still in the queue.
 const firstTaken = 1 << 48
 
-// number returns the place of a message that was just taken in the order.
-func (s *slot) number() uint64 { return firstTaken + s.taken.Add(1) }
+// number returns the place of n values that were just taken in the order: that of the first.
+func (s *slot) number(n int) uint64 { return firstTaken + s.taken.Add(uint64(n)) - uint64(n) + 1 }
 
-// numberAdopted is number for a message that another process had taken.
-func (s *slot) numberAdopted() uint64 { return s.adopted.Add(1) }
+// numberAdopted is number for values that another process had taken.
+func (s *slot) numberAdopted(n int) uint64 { return s.adopted.Add(uint64(n)) - uint64(n) + 1 }
 
 // put gives a message to the slot, buffer and all. It reports false if the slot
 // takes no more.
@@ -48,6 +53,12 @@ func (s *slot) put(m raw) bool {
 	if s.closed {
 		return false
 	}
+	s.insert(m)
+	return true
+}
+
+// insert needs mu.
+func (s *slot) insert(m raw) {
 	at, _ := slices.BinarySearchFunc(s.held, m.seq, func(held raw, seq uint64) int {
 		if held.seq < seq {
 			return -1
@@ -60,22 +71,53 @@ func (s *slot) put(m raw) bool {
 	}
 	s.types[m.typ()]++
 	s.count.Store(int64(len(s.held)))
-	return true
 }
 
-// take moves the message that sel selects into m, whose buffer it replaces.
-func (s *slot) take(sel Selector, m *raw) bool {
+// take moves the message that sel selects into b, whose buffer it replaces. Of a pack it
+// moves as many values as b has room for, into buffers of the journal. If there is an error,
+// the pack is left as it is.
+func (s *slot) take(sel Selector, b *batch, j *journal.Journal) (taken bool, err error) {
 	if s.count.Load() == 0 {
-		return false
+		return false, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	return s.takeFirst(sel, b, j)
+}
+
+// exchange puts in a pack that was just taken, and takes what sel selects, which selects the
+// pack. It reports whether there is something left. The slot must not be closed meanwhile.
+func (s *slot) exchange(pack raw, sel Selector, b *batch, j *journal.Journal) (left bool, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.insert(pack)
+	_, err = s.takeFirst(sel, b, j)
+	return len(s.held) > 0, err
+}
+
+// takeFirst needs mu.
+func (s *slot) takeFirst(sel Selector, b *batch, j *journal.Journal) (taken bool, err error) {
 	at := s.find(sel)
 	if at < 0 {
-		return false
+		return false, nil
 	}
-	m.release()
-	*m = s.held[at]
+	if s.held[at].values == 0 {
+		b.msg.release()
+		b.msg = s.remove(at)
+		return true, nil
+	}
+	if err := b.unpack(&s.held[at], j); err != nil {
+		return false, err
+	}
+	if s.held[at].values == 0 {
+		b.reuse(s.remove(at))
+	}
+	return true, nil
+}
+
+// remove takes out the element. It needs mu.
+func (s *slot) remove(at int) raw {
+	m := s.held[at]
 	// Most are found near the front, so those before it move.
 	copy(s.held[1:at+1], s.held[:at])
 	s.held[0] = raw{}
@@ -86,7 +128,7 @@ func (s *slot) take(sel Selector, m *raw) bool {
 		delete(s.types, typ)
 	}
 	s.count.Store(int64(len(s.held)))
-	return true
+	return m
 }
 
 // has reports whether take would succeed.
@@ -138,6 +180,16 @@ func (s *slot) find(sel Selector) int {
 		}
 	}
 	return best
+}
+
+// takeAlike takes out those at the front that are of one type.
+func (s *slot) takeAlike() (held []raw) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for len(s.held) > 0 && (len(held) == 0 || s.held[0].typ() == held[0].typ()) {
+		held = append(held, s.remove(0))
+	}
+	return held
 }
 
 // close takes everything out, in order. Nothing can be put into the slot from now on.

@@ -28,8 +28,9 @@ type intake struct {
 type outlet interface {
 	// await waits until a message may be taken.
 	await() error
-	// more reports whether another one may be taken now, besides what is held.
-	more() bool
+	// room returns how many may be taken now, besides what is held, or at least min if there
+	// is room for so many.
+	room(min int) int
 	// hold keeps the message in from.msg, decoded.
 	hold() *aside
 	// deliver sends what is held to C. It returns why it had to stop.
@@ -94,7 +95,8 @@ func (in *intake) awaitDrained(ctx context.Context) error {
 // a reason to end.
 func (in *intake) run(out outlet) error {
 	defer in.core.holders.unregister(&in.holder)
-	defer in.from.msg.release()
+	defer in.from.release()
+	defer in.from.handBackAhead()
 	defer out.handBackHeld()
 	if err := in.begin(); err != nil {
 		return err
@@ -103,6 +105,7 @@ func (in *intake) run(out outlet) error {
 	defer in.from.waiter.Release()
 	for {
 		special, err := in.take(out)
+		in.from.handBackAhead()
 		if isCanceled(err) && in.running.Err() == nil && in.ctx.Err() == nil {
 			return nil // drained
 		}
@@ -163,6 +166,7 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 		return nil, err
 	}
 	in.from.begin()
+	in.expect(out, 0)
 	if err := in.from.run(in.taking); err != nil {
 		return nil, err
 	}
@@ -170,9 +174,22 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 		if special := out.hold(); special != nil {
 			return special, nil
 		}
-		if held == maxBatch || !out.more() || in.taking.Err() != nil || !in.another(held) {
+		if in.from.advance() {
+			continue // there is room for it
+		}
+		if held >= maxBatch || out.room(1) < 1 || in.taking.Err() != nil {
 			return nil, nil // run will find the reason again
 		}
+		if in.expect(out, held); !in.another(held) {
+			return nil, nil
+		}
+	}
+}
+
+// expect says how much of a pack may be taken, where so many messages are held.
+func (in *intake) expect(out outlet, held int) {
+	if in.core.options.packing {
+		in.from.more = min(out.room(maxBatch), maxBatch-held) - 1
 	}
 }
 

@@ -117,9 +117,10 @@ func (q *queue) endWatcher() {
 // adopted hands back what a process had taken that is dead.
 func (q *queue) adopted(a *journal.Adopted) {
 	for _, s := range a.Slots {
-		m := raw{seq: q.slot.numberAdopted(), buf: s.Buffer(), n: len(s.Text()), saved: s}
+		m := adoptedRaw(s, q.options.packing)
+		m.seq = q.slot.numberAdopted(max(m.values, 1))
 		if c := q.counters; c != nil {
-			c.adopted.Add(1)
+			c.adopted.Add(uint64(max(m.values, 1)))
 			m.countUnacked(c)
 		}
 		if q.putIntoSlot(m) {

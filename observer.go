@@ -16,6 +16,9 @@ type Event struct {
 	Key  Key   // 0: a private queue
 	Type int64 // of the message; 0: there is none, since a receive has failed
 	Size int   // bytes of the message's text; 0 also if a send could not encode it
+	// Messages is how many messages: 1, or more if a send has packed several ([WithPacking]),
+	// or 0 if a receive has failed.
+	Messages int
 
 	// Duration is how long it took: see Operation. The event is reported at its end.
 	Duration time.Duration

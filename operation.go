@@ -2,8 +2,10 @@ package chanmq
 
 import (
 	"context"
+	"slices"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
@@ -21,7 +23,7 @@ type receive struct {
 	holder        *holder // of a Receiver; nil: a direct call
 	hint          journal.LengthHint
 	room          int // of text, that a new buffer gets
-	msg           raw // the message, once the operation is done
+	batch             // the message, once the operation is done
 
 	began time.Time // for the observer, if there is one
 }
@@ -45,26 +47,29 @@ func (o *receive) Try() error {
 		return ErrClosed
 	case o.holder != nil && o.holder.ctx.Err() != nil:
 		return wait.ErrCanceled // see holders.register
-	case q.slot.take(o.sel, &o.msg):
-		if c := q.counters; c != nil {
-			c.takenAgain.Add(1)
+	}
+	if taken, err := o.takeHeld(); taken || err != nil {
+		return err
+	}
+	if q.options.packing {
+		if !q.unpacking.begin() {
+			return ErrClosed
 		}
-		return nil
+		defer q.unpacking.end()
 	}
 	for {
 		id, err := o.ready()
 		if err != nil {
 			return err
 		}
-		n, err := q.kernel.Receive(id, o.msg.buf, o.msgtyp, o.flags)
+		n, err := q.kernel.Receive(id, o.buffer().buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
-			o.took(n)
-			return nil
+			return o.took(n)
 		case sysv.ENOMSG:
 			return wait.ErrWait
 		case sysv.E2BIG:
-			o.room = 2 * o.msg.room()
+			o.larger()
 		default:
 			return o.failed(err)
 		}
@@ -72,46 +77,106 @@ func (o *receive) Try() error {
 }
 
 func (o *receive) Block(t sysv.Thread) error {
+	if o.q.options.packing {
+		if !o.q.unpacking.begin() {
+			return ErrClosed
+		}
+		defer o.q.unpacking.end()
+	}
 	for {
 		id, err := o.ready()
 		if err != nil {
 			return err
 		}
-		n, err := t.Receive(id, o.msg.buf, o.msgtyp, o.flags)
+		n, err := t.Receive(id, o.buffer().buf, o.msgtyp, o.flags)
 		switch err {
 		case nil:
-			o.took(n)
-			return nil
+			return o.took(n)
 		case sysv.E2BIG:
-			o.room = 2 * o.msg.room()
+			o.larger()
 		default:
 			return o.failed(err)
 		}
 	}
 }
 
-// took notes that the kernel has given the message, of n bytes.
-func (o *receive) took(n int) {
-	o.msg.took(n, o.q.slot.number())
-	if c := o.q.counters; c != nil {
-		c.taken.Add(1)
-		c.takenBytes.Add(uint64(n))
-		o.msg.countUnacked(c)
+// buffer is what msgrcv writes to.
+func (o *receive) buffer() *raw {
+	if o.q.options.packing {
+		return &o.in
+	}
+	return &o.msg
+}
+
+// larger makes the next buffer larger than the one that a message did not fit.
+func (o *receive) larger() {
+	o.room = 2 * o.buffer().room()
+	if o.q.options.packing {
+		o.room = max(o.room, packRoom)
 	}
 }
 
-// ready makes o.msg a buffer to receive into, and returns the queue. The kernel does
+// packRoom is what most packs fit into: msgmax, if nobody has changed it.
+const packRoom = 8192
+
+// took records what msgrcv returned.
+func (o *receive) took(n int) error {
+	q := o.q
+	if !q.options.packing {
+		o.msg.took(n, q.slot.number(1))
+		q.countTaken(&o.msg, n)
+		return nil
+	}
+	o.in.tookPacked(n, &q.slot)
+	q.countTaken(&o.in, n)
+	if o.in.values == 0 {
+		o.room = smallMessage // what came last is what is expected next
+		o.keepIn()
+		return nil
+	}
+	pack := o.in
+	o.in, o.room = raw{}, pack.room()
+	left, err := q.slot.exchange(pack, o.sel, &o.batch, q.at.Load().journal)
+	if left {
+		q.lot.Wake(pack.typ())
+	}
+	if err != nil {
+		_, err = o.takeHeld() // it is in the slot
+	}
+	return err
+}
+
+// takeHeld takes a message from the slot.
+func (o *receive) takeHeld() (taken bool, err error) {
+	for {
+		at := o.q.at.Load()
+		taken, err := o.q.slot.take(o.sel, &o.batch, at.journal)
+		switch {
+		case err == nil:
+			if c := o.q.counters; c != nil && taken {
+				c.takenAgain.Add(uint64(1 + o.end - o.next))
+			}
+			return taken, nil
+		case o.q.closed.Load():
+			return false, ErrClosed
+		case o.q.at.Load() == at:
+			return false, err
+		} // else that journal was closed
+	}
+}
+
+// ready makes a buffer to receive into, and returns the queue. The kernel does
 // not say how large a message is that did not fit, and msgmax may have changed since it
 // was sent: so the next buffer is twice as large.
 func (o *receive) ready() (msqid int, err error) {
 	for {
 		at := o.q.at.Load()
-		m := &o.msg
+		m := o.buffer()
 		if m.buf == nil || m.room() < o.room || !m.in(at.journal) {
 			err := m.grow(at.journal, o.room)
 			switch {
 			case err == nil:
-				if o.holder != nil {
+				if o.holder != nil && !o.q.options.packing {
 					// Its buffers are many, and most messages small. A direct call has a
 					// new one each time, in a journal.
 					o.room = smallMessage
@@ -199,12 +264,22 @@ func (o *receive) report(ctx context.Context, e Event) {
 	o.q.observe(ctx, e)
 }
 
+// handBackAhead gives up the values that were taken with the message.
+func (o *receive) handBackAhead() {
+	for ; o.next < o.end; o.next++ {
+		_ = o.q.handBack(o.ahead[o.next]) // the slot is open, see queue.close
+		o.ahead[o.next] = raw{}
+	}
+}
+
 // send is the operation that puts a message into the queue. It belongs to one
 // goroutine, see wait.Operation.
 type send struct {
 	q      *queue
 	waiter wait.Waiter
 	msg    []byte // type and text; its storage is used again
+	limit  int    // of a pack, in bytes of text; 0: not known yet
+	values int    // of the pack in msg; 0: it is one message
 
 	returns bool      // what it sends goes back to where it was taken from
 	began   time.Time // for the observer, if there is one
@@ -219,19 +294,18 @@ func (o *send) init(q *queue, spinner *wait.Spinner) {
 // encode puts a message into o.
 func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error {
 	o.begin()
-	o.msg = o.msg[:sysv.HeaderSize]
 	if o.q.closed.Load() {
 		return ErrClosed
 	}
 	if err := validateType(typ); err != nil {
 		return err
 	}
-	msg, err := encode(o.msg)
+	msg, err := encoded(o.msg, encode)
 	if err != nil {
-		return cause([]error{err}, "encode: %v", err)
+		return err
 	}
-	if len(msg) < sysv.HeaderSize {
-		return cause(nil, "encode: the codec returned less than it was given to append to")
+	if o.q.options.packing && envelope.Ambiguous(msg[sysv.HeaderSize:]) {
+		msg = slices.Insert(msg, sysv.HeaderSize, envelope.Append(nil, &envelope.Header{Kind: envelope.Plain})...)
 	}
 	o.msg = msg
 	sysv.PutType(o.msg, int(typ))
@@ -264,29 +338,26 @@ func (o *send) done(id int, err error) error {
 		return o.refused(id, err)
 	}
 	wait.CountSend()
-	switch c := o.q.counters; {
-	case c == nil:
-	case o.returns:
-		c.returned.Add(1)
-	default:
-		c.sent.Add(1)
+	if c := o.q.counters; c != nil && !o.returns { // see returning.sent
+		c.sent.Add(uint64(max(o.values, 1)))
 		c.sentBytes.Add(uint64(o.size()))
 	}
 	return nil
 }
 
-// begin notes when the send began, for the observer.
+// begin makes it one of no message yet, and notes when it began, for the observer.
 func (o *send) begin() {
+	o.msg, o.values = o.msg[:sysv.HeaderSize], 0
 	if o.q.options.observer != nil {
 		o.began, o.waiter.Stage = time.Now(), wait.AtOnce
 	}
 }
 
-// sent reports that the message was sent, or why not.
+// sent reports that the message, or the pack, was sent, or why not.
 func (o *send) sent(ctx context.Context, typ int64, err error) {
 	if o.q.options.observer != nil {
 		o.q.observe(ctx, Event{
-			Op: OpSend, Type: typ, Size: o.size(),
+			Op: OpSend, Type: typ, Size: o.size(), Messages: o.values,
 			Duration: time.Since(o.began), Wait: WaitStage(o.waiter.Stage), Err: err,
 		})
 	}
@@ -323,3 +394,20 @@ func (o *send) CheckFits() error {
 func (o *send) Key() wait.Key { return wait.Key{Send: true, Size: o.size()} }
 func (o *send) Suspend()      {}
 func (o *send) Resume()       {}
+
+// packLimit is queue.packLimit, as it was when it was last looked at.
+func (o *send) packLimit() int {
+	if o.limit == 0 {
+		o.limit = max(1, o.q.packLimit())
+	}
+	return o.limit
+}
+
+// free returns how many bytes the queue has room for.
+func (o *send) free() int {
+	stat, err := o.q.subject().statAny()
+	if err != nil || stat.Bytes > stat.MaxBytes {
+		return 0
+	}
+	return int(min(stat.MaxBytes-stat.Bytes, maxPack))
+}

@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
@@ -39,9 +40,36 @@ type queue struct {
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 
-	removal  removal
-	adoption adoption
-	pumps    pumps
+	removal   removal
+	adoption  adoption
+	pumps     pumps
+	unpacking unpacking
+}
+
+// unpacking is what receives of a handle with packing are in while they may take a pack, so
+// that Close does not empty the slot for the last time before the rest of it is there.
+type unpacking struct {
+	mu    sync.RWMutex
+	ended bool // guarded by mu
+}
+
+// begin reports false if the handle is closed. Otherwise it must be followed by end.
+func (u *unpacking) begin() bool {
+	u.mu.RLock()
+	if u.ended {
+		u.mu.RUnlock()
+		return false
+	}
+	return true
+}
+
+func (u *unpacking) end() { u.mu.RUnlock() }
+
+// close waits for those that have begun. No more can.
+func (u *unpacking) close() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.ended = true
 }
 
 // attachment is the kernel queue of a handle, and the journal for its messages. There is
@@ -142,6 +170,9 @@ func (q *queue) find() (int, error) {
 // observe reports an event. There is an observer.
 func (q *queue) observe(ctx context.Context, e Event) {
 	e.ID, e.Key = q.msqid(), q.key
+	if e.Type != 0 {
+		e.Messages = max(e.Messages, 1)
+	}
 	q.options.observer(ctx, e)
 }
 
@@ -162,7 +193,7 @@ func (q *queue) handBack(m raw) error {
 		return q.giveBack(m)
 	}
 	if c := q.counters; c != nil {
-		c.handedBack.Add(1)
+		c.handedBack.Add(uint64(max(m.values, 1)))
 	}
 	return nil
 }
@@ -170,29 +201,61 @@ func (q *queue) handBack(m raw) error {
 // giveBack gives a message back to the kernel. What that does not take stays in the
 // journal, or is in the error if there is none.
 func (q *queue) giveBack(m raw) error {
-	err := q.kernel.Send(q.msqid(), m.wire())
-	switch {
-	case err == nil:
-		q.countReturned()
-		err = m.ack()
-	case m.saved == nil:
+	back := returning{q: q, held: []raw{m}}
+	ackErr, err := back.all()
+	if err == nil {
+		return ackErr
+	}
+	m = back.held[0]
+	if m.saved == nil {
+		messages := m.messages()
 		return &UndeliveredError{
-			Messages: []Message[[]byte]{m.message()},
-			Err:      q.notTakenBack(err, m.n),
+			Messages: messages,
+			Err:      q.notTakenBack(err, len(messages[0].Value)),
 			Key:      q.key,
 			ID:       q.msqid(),
 		}
-	default:
-		err = nil
 	}
 	m.release()
-	return err
+	return nil
 }
 
-// countReturned counts a message that the kernel has taken back.
-func (q *queue) countReturned() {
+// packLimit returns how many bytes of text a pack may have: what the kernel takes, and not
+// more than half of what the queue holds, so that a sender and a receiver can work at the
+// same time. It is 0 if that is not known, and then nothing is packed.
+func (q *queue) packLimit() int {
+	if !q.options.packing {
+		return 0
+	}
+	limits, err := q.kernel.Limits()
+	if err != nil {
+		return 0
+	}
+	limit := min(limits.MaxMessage, maxPack)
+	if stat, err := q.subject().statAny(); err == nil {
+		limit = int(min(uint64(limit), stat.MaxBytes/2))
+	}
+	return limit
+}
+
+// wire is the message, which a handle for any queue took, as msgsnd takes it: so that it is
+// the same value there.
+func (q *queue) wire(m *raw) []byte {
+	switch {
+	case q.options.packing && !m.damaged && m.off == 0 && envelope.Ambiguous(m.text()):
+		return slices.Concat(m.buf[:sysv.HeaderSize], envelope.Wrap(nil, m.text()))
+	case !q.options.packing && m.off > 0:
+		return slices.Concat(m.buf[:sysv.HeaderSize], m.text())
+	}
+	return m.wire()
+}
+
+// countTaken counts a message of n bytes that the kernel has given.
+func (q *queue) countTaken(m *raw, n int) {
 	if c := q.counters; c != nil {
-		c.returned.Add(1)
+		c.taken.Add(uint64(max(m.values, 1)))
+		c.takenBytes.Add(uint64(n))
+		m.countUnacked(c)
 	}
 }
 

@@ -16,20 +16,24 @@ const smallMessage = 256
 type raw struct {
 	seq      uint64        // its place in the order in which this handle took messages
 	buf      []byte        // as sysv.Buffer makes it; nil: none yet
-	n        int           // bytes of text
+	n        int           // bytes of text; of a pack, of the values that are still in it
+	off      int           // what is before the text in buf: its envelope; of a pack, the values that are gone too
+	values   int           // of a pack: how many are still in it; 0: it is one message
+	damaged  bool          // its envelope could not be read, and is part of the text
 	saved    *journal.Slot // whose memory buf is, and outlives the process; nil: there is no journal
 	attempts int           // how many times it was delivered, if there is no journal
 
-	unacked *atomic.Int64 // counts it while it is in a journal; nil: nothing does
+	unacked *atomic.Int64 // counts it, or its values, while it is in a journal; nil: nothing does
+	counted int64         // as how many
 }
 
 func (m *raw) typ() int64 { return int64(sysv.Type(m.buf)) }
 
 // text is valid until the buffer is used again.
-func (m *raw) text() []byte { return m.buf[sysv.HeaderSize:][:m.n:m.n] }
+func (m *raw) text() []byte { return m.buf[sysv.HeaderSize+m.off:][:m.n:m.n] }
 
-// wire is the message as msgsnd takes it.
-func (m *raw) wire() []byte { return m.buf[:sysv.HeaderSize+m.n] }
+// wire is the message as msgsnd takes it, in the envelope that it came in.
+func (m *raw) wire() []byte { return m.buf[:sysv.HeaderSize+m.off+m.n] }
 
 // message copies it out of the buffer.
 func (m *raw) message() Message[[]byte] {
@@ -66,7 +70,7 @@ func (m *raw) grow(j *journal.Journal, room int) error {
 
 // took records what msgrcv returned.
 func (m *raw) took(n int, seq uint64) {
-	m.n, m.seq, m.attempts = n, seq, 0
+	m.n, m.off, m.damaged, m.seq, m.attempts = n, 0, false, seq, 0
 	if m.saved != nil {
 		m.saved.Took(n, seq)
 	}
@@ -75,15 +79,19 @@ func (m *raw) took(n int, seq uint64) {
 // countUnacked counts the message in c until it is acknowledged, or left to the next process.
 func (m *raw) countUnacked(c *counters) {
 	if m.saved != nil {
-		m.unacked = &c.unacknowledged
-		m.unacked.Add(1)
+		m.countIn(&c.unacknowledged)
 	}
+}
+
+func (m *raw) countIn(unacked *atomic.Int64) {
+	m.unacked, m.counted = unacked, int64(max(m.values, 1))
+	unacked.Add(m.counted)
 }
 
 // uncount ends what countUnacked has begun.
 func (m *raw) uncount() {
 	if m.unacked != nil {
-		m.unacked.Add(-1)
+		m.unacked.Add(-m.counted)
 		m.unacked = nil
 	}
 }

@@ -143,8 +143,8 @@ func (r *Receiver[T]) Close() error {
 
 func (r *Receiver[T]) await() error { return nil }
 
-// more: with what is in C these make at most cap(c)+1.
-func (r *Receiver[T]) more() bool { return len(r.held) < 1+cap(r.c)-len(r.c) }
+// room: with what is in C these make at most cap(c)+1.
+func (r *Receiver[T]) room(int) int { return 1 + cap(r.c) - len(r.c) - len(r.held) }
 
 // hold keeps the message that was taken, decoded in held and raw in the ring.
 func (r *Receiver[T]) hold() *aside {
@@ -220,13 +220,13 @@ func (r *Receiver[T]) deliver() error {
 			}
 		}
 		delivered++
-		if observed {
-			size := r.slot(r.sent.Load()).raw.n // which is there until collecting is unlocked
-			r.core.observe(r.ctx, Event{Op: OpDeliver, Type: m.Type, Size: size, Duration: time.Since(began)})
-		}
+		size := r.slot(r.sent.Load()).raw.n // which is there until collecting is unlocked
 		r.sent.Add(1)
 		r.from.waiter.NeedYield = true
 		r.acknowledge()
+		if observed { // it may not return
+			r.core.observe(r.ctx, Event{Op: OpDeliver, Type: m.Type, Size: size, Duration: time.Since(began)})
+		}
 	}
 	if r.look == nil && r.unacked() {
 		r.lookLater(lookMin)

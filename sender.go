@@ -30,7 +30,10 @@ type Sender[T any] struct {
 	draining chan struct{}      // closed once: nothing more is accepted than what C holds
 	drainOne sync.Once
 
-	into send // of the goroutine, until done is closed
+	// Of the goroutine, until done is closed.
+	into    send
+	packer  packer       // with packing: the first values of waiting, encoded
+	waiting []Message[T] // with packing: accepted, and not sent yet; after its end guarded by collecting
 
 	collecting sync.Mutex
 	unsent     []Message[T] // what it had accepted; guarded by collecting
@@ -169,7 +172,7 @@ func (s *Sender[T]) drained() bool {
 		return false
 	}
 	defer s.collecting.Unlock()
-	return s.claimed || len(s.unsent) == 0 && len(s.c) == 0
+	return s.claimed || len(s.unsent) == 0 && len(s.waiting) == 0 && len(s.c) == 0
 }
 
 // run is the goroutine.
@@ -187,9 +190,13 @@ func (s *Sender[T]) sendAll() error {
 		select {
 		case m, open := <-s.c:
 			if !open {
-				return nil
+				return s.sendAllWaiting()
 			}
 			if err := s.send(m); err != nil {
+				return err
+			}
+		case <-s.ready():
+			if err := s.sendWaiting(true); err != nil {
 				return err
 			}
 		case flushed := <-s.flushes:
@@ -210,23 +217,62 @@ func (s *Sender[T]) sendAll() error {
 	}
 }
 
-// sendBuffered sends what is in C's buffer, and returns how much that was.
+// sendBuffered sends what is in C's buffer, and returns how often it found something there.
 func (s *Sender[T]) sendBuffered() (n int, err error) {
 	for range len(s.c) {
-		m, open := <-s.c
-		if !open {
-			break
+		m, ok := s.another()
+		if !ok {
+			break // closed, or packed with one before
 		}
 		if err := s.send(m); err != nil {
 			return n, err
 		}
 		n++
 	}
-	return n, nil
+	return n, s.sendAllWaiting()
 }
 
-// send puts m into the queue, or keeps it.
+// sendAllWaiting sends the values that wait.
+func (s *Sender[T]) sendAllWaiting() error {
+	for len(s.waiting) > 0 {
+		if err := s.sendWaiting(false); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// another takes a value from C if there is one.
+func (s *Sender[T]) another() (m Message[T], ok bool) {
+	select {
+	case m, ok = <-s.c:
+	default:
+	}
+	return m, ok
+}
+
+// always is a channel that can be received from.
+var always = func() chan struct{} {
+	c := make(chan struct{})
+	close(c)
+	return c
+}()
+
+// ready returns a channel that can be received from if values wait to be sent.
+func (s *Sender[T]) ready() <-chan struct{} {
+	if len(s.waiting) > 0 {
+		return always
+	}
+	return nil
+}
+
+// send puts m into the queue, or keeps it. With packing, values that C had besides may wait
+// to be sent afterwards.
 func (s *Sender[T]) send(m Message[T]) error {
+	if s.core.options.packing {
+		s.waiting = append(s.waiting, m)
+		return s.sendWaiting(true)
+	}
 	err := errCodecExit
 	defer func() {
 		if err != nil {
@@ -257,15 +303,71 @@ func (s *Sender[T]) report(typ int64, err error) {
 	s.into.sent(s.ctx, typ, why)
 }
 
+// sendWaiting sends one message with the first values that wait, and, if more is set, with
+// those that are in C.
+func (s *Sender[T]) sendWaiting(more bool) error {
+	s.into.begin()
+	n, err := 0, s.pack(more)
+	if err == nil {
+		n, err = s.into.runPack(s.running, &s.packer)
+	}
+	s.report(s.waiting[0].Type, err)
+	if err != nil {
+		return err
+	}
+	s.packer.drop(n)
+	left := copy(s.waiting, s.waiting[n:])
+	clear(s.waiting[left:]) // the kernel has them
+	s.waiting = s.waiting[:left]
+	return nil
+}
+
+// pack encodes values that wait, up to a full message or the first that does not belong to
+// it: one of another type, or one that cannot be encoded. It fails if that is the first.
+func (s *Sender[T]) pack(more bool) error {
+	for n := len(s.packer.ends); n == 0 || s.packer.size() < s.into.packLimit(); n++ {
+		if n == len(s.waiting) {
+			m, ok := Message[T]{}, false
+			if more {
+				m, ok = s.another()
+			}
+			if !ok {
+				return nil
+			}
+			s.waiting = append(s.waiting, m)
+		}
+		m := &s.waiting[n]
+		if n > 0 && m.Type != s.packer.typ {
+			return nil
+		}
+		if n == 0 {
+			if err := validateType(m.Type); err != nil {
+				return err
+			}
+			s.packer.begin(m.Type)
+		}
+		err := s.packer.add(func(dst []byte) ([]byte, error) { return s.q.codec.Append(dst, m.Value) })
+		switch {
+		case err != nil && n == 0:
+			return err
+		case err != nil:
+			return nil // those before it are sent first
+		}
+	}
+	return nil
+}
+
 // finish publishes why the Sender has ended.
 func (s *Sender[T]) finish(err error) {
 	s.pump.end(err, s.into.size())
 	close(s.done)
 }
 
-// collectUnsent moves what is in C's buffer to unsent. It needs collecting, and
-// the goroutine's end.
+// collectUnsent moves what was waiting, and what is in C's buffer, to unsent. It needs
+// collecting, and the goroutine's end.
 func (s *Sender[T]) collectUnsent() {
+	s.unsent = append(s.unsent, s.waiting...)
+	s.waiting = nil
 	for {
 		select {
 		case m, open := <-s.c:

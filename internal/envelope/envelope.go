@@ -1,6 +1,7 @@
 // Package envelope is the one header that this module puts before the text of a message:
-// for requests and replies, for messages that were given up, and for texts that happen to
-// begin like a header. docs/envelope.md has the layout, for programs in other languages.
+// for requests and replies, for messages that were given up, for packs of several values, and
+// for texts that happen to begin like a header. docs/envelope.md has the layout, for programs
+// in other languages.
 //
 // A message needs no envelope. A text that does not begin with the magic is what its sender
 // wrote, and [Wrap] gives an envelope of kind [Plain] to the few that do.
@@ -14,8 +15,7 @@ import (
 	"unicode/utf8"
 )
 
-// Kind says what is in an envelope. Kinds 6 and 7 are set aside, for packs of values and for
-// references to larger texts.
+// Kind says what is in an envelope. Kind 7 is set aside, for references to larger texts.
 type Kind uint8
 
 // The kinds of version 1.
@@ -25,6 +25,7 @@ const (
 	Reply      Kind = 3 // of a server to a client
 	Error      Kind = 4 // why there is no reply; its text is for people
 	DeadLetter Kind = 5 // a message that was given up, with the reason
+	Pack       Kind = 6 // several values in one message: see ParsePack
 )
 
 // String returns the name of the kind.
@@ -40,6 +41,8 @@ func (k Kind) String() string {
 		return "error reply"
 	case DeadLetter:
 		return "dead letter"
+	case Pack:
+		return "pack"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -84,6 +87,9 @@ type Header struct {
 	Type     int64  // DeadLetter: the mtype that the message had
 	Attempts uint32 // DeadLetter: how often it was delivered
 	Reason   string // DeadLetter: why it was given up; UTF-8
+
+	Values uint16 // Pack: how many values it has, at least 1
+	Size   uint32 // Pack: bytes behind the header
 }
 
 // The errors of Parse.
@@ -115,6 +121,17 @@ func Wrap(dst, text []byte) []byte {
 	return append(dst, text...)
 }
 
+// Ambiguous reports whether a handle with packing would not receive the text as it is, if it
+// were sent without an envelope: a reader of packs takes plain texts and packs out of theirs,
+// and refuses what is damaged. Requests, replies and dead letters it passes on.
+func Ambiguous(text []byte) bool {
+	if !Begins(text) {
+		return false
+	}
+	h, _, err := Parse(text)
+	return err != nil || h.Kind == Plain || h.Kind == Pack
+}
+
 // Append appends the header to dst. The text goes behind it.
 func Append(dst []byte, h *Header) []byte {
 	start := len(dst)
@@ -138,6 +155,9 @@ func Append(dst []byte, h *Header) []byte {
 		dst = le.AppendUint32(dst, h.Attempts)
 		dst = le.AppendUint32(dst, uint32(len(reason)))
 		dst = append(dst, reason...)
+	case Pack:
+		dst = le.AppendUint16(dst, h.Values)
+		dst = le.AppendUint32(dst, h.Size)
 	}
 	le.PutUint16(dst[start+6:], uint16(len(dst)-start))
 	return dst
@@ -187,6 +207,8 @@ func Parse(text []byte) (h Header, payload []byte, err error) {
 		least = replySize
 	case DeadLetter:
 		least = deadLetterSize
+	case Pack:
+		least = PackHeader
 	default:
 		return h, nil, fmt.Errorf("%w %d", ErrKind, kind)
 	}
@@ -218,6 +240,12 @@ func Parse(text []byte) (h Header, payload []byte, err error) {
 			return h, nil, fmt.Errorf("%w: message type %d, a reason of %d bytes in a header of %d", ErrDamaged, h.Type, n, size)
 		}
 		h.Reason = string(b[deadLetterSize-common:][:n])
+	case Pack:
+		h.Values, h.Size = le.Uint16(b), le.Uint32(b[2:])
+		if h.Values == 0 || uint64(h.Size) != uint64(len(text)-size) {
+			return h, nil, fmt.Errorf("%w: a pack of %d values in %d bytes, of which there are %d",
+				ErrDamaged, h.Values, h.Size, len(text)-size)
+		}
 	}
 	return h, text[size:], nil
 }

@@ -19,12 +19,17 @@ func headers() []Header {
 		{Kind: Error, CallID: 4, Life: life, Code: 1001},
 		{Kind: DeadLetter, Type: math.MaxInt64, Attempts: 5, Reason: "Grüße: no such order"},
 		{Kind: DeadLetter},
+		{Kind: Pack, Values: 2, Size: uint32(len(packOf("", "value")) - PackHeader)},
 	}
 }
 
 func TestRoundTrip(t *testing.T) {
 	for _, want := range headers() {
-		for _, text := range []string{"", "text", magic} {
+		texts := []string{"", "text", magic}
+		if want.Kind == Pack {
+			texts = []string{packOf("", "value")[PackHeader:]}
+		}
+		for _, text := range texts {
 			b := append(Append([]byte("before"), &want), text...)[len("before"):]
 			got, payload, err := Parse(b)
 			if err != nil || got != want || string(payload) != text {
@@ -53,6 +58,10 @@ func TestLayout(t *testing.T) {
 				"\x05\x00\x00\x00" + "\x06\x00\x00\x00" + "\x07\x00\x00\x00" + "\x09\x00\x00\x00" + "\x08\x00\x00\x00\x00\x00\x00\x00",
 		},
 		{
+			Header{Kind: Pack, Values: 0x0201, Size: 0x06050403},
+			"\xFEcmq\x01\x06\x0e\x00" + "\x01\x02" + "\x03\x04\x05\x06",
+		},
+		{
 			Header{Kind: DeadLetter, Type: 1, Attempts: 2, Reason: "why"},
 			"\xFEcmq\x01\x05\x1b\x00" + "\x01\x00\x00\x00\x00\x00\x00\x00" + "\x02\x00\x00\x00" + "\x03\x00\x00\x00" + "why",
 		},
@@ -68,9 +77,12 @@ func TestLongerHeader(t *testing.T) {
 	for _, want := range headers() {
 		b := Append(nil, &want)
 		b[6] += 5
-		b = append(b, "later"...)
-		got, payload, err := Parse(append(b, "text"...))
-		if err != nil || got != want || string(payload) != "text" {
+		text := "text"
+		if want.Kind == Pack {
+			text = packOf("", "value")[PackHeader:]
+		}
+		got, payload, err := Parse(append(append(b, "later"...), text...))
+		if err != nil || got != want || string(payload) != text {
 			t.Errorf("%v: got %+v, %q, %v", want.Kind, got, payload, err)
 		}
 	}
@@ -126,7 +138,7 @@ func TestDamaged(t *testing.T) {
 	}{
 		{"\xFEcmq\x02\x01\x08\x00", ErrVersion},
 		{"\xFEcmq\x01\x00\x08\x00", ErrKind},
-		{"\xFEcmq\x01\x06\x08\x00", ErrKind},
+		{"\xFEcmq\x01\x07\x08\x00", ErrKind},
 		{"\xFEcmq\x01\x01\x07\x00", ErrDamaged},
 		{"\xFEcmq\x01\x01\xFF\xFF", ErrDamaged},
 		{string(Append(nil, &Header{Kind: Request, ReplyType: -1})), ErrDamaged},
@@ -145,6 +157,7 @@ func FuzzParse(f *testing.F) {
 	for _, h := range headers() {
 		f.Add(append(Append(nil, &h), "text"...))
 	}
+	f.Add([]byte(packOf("", "value")))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		h, payload, err := Parse(text)
 		if err != nil {

@@ -590,7 +590,7 @@ func FuzzJournal(f *testing.F) {
 		if h.used > int64(len(data)) {
 			t.Fatalf("%d bytes are used of %d", h.used, len(data))
 		}
-		slots, err := readSlots(&r, h)
+		slots, _, err := readSlots(&r, h)
 		if err != nil && slots != nil {
 			t.Fatalf("%d messages, and %v", len(slots), err)
 		}

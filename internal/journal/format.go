@@ -8,6 +8,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -69,6 +70,8 @@ const (
 	slotAttempts = 12
 	slotFill     = 16 // the byte, and the kind of hint above it
 	slotFixed    = 20
+	slotValues   = 24                           // of a pack: how many it had; 0: it is one message
+	slotMoved    = 28                           // of a pack: how many of them have got slots of their own
 	slotMtype    = slotHeader - sysv.HeaderSize // 0: the slot is empty
 	slotHeader   = 64
 )
@@ -158,30 +161,30 @@ func readHeader(r io.ReaderAt, size int64) (header, error) {
 }
 
 // readSlots returns the slots that hold a message, in the order in which they were
-// taken. It trusts nothing in the file, and uses no more memory than the messages need
-// and the largest slot. The error is a reason.
-func readSlots(r io.ReaderAt, h header) ([]*Slot, error) {
-	var slots []*Slot
+// taken, and the offsets of those that are still in a pack: its owner died before it had
+// recorded that they were moved. It trusts nothing in the file, and uses no more memory than
+// the messages need and the largest slot. The error is a reason.
+func readSlots(r io.ReaderAt, h header) (slots []*Slot, twice []int64, err error) {
 	file := window{r: r, end: h.used}
 	for at := h.page; at < h.used; {
 		b, err := file.bytes(at, extentHeader)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		word := func(offset int) uint32 { return native.Uint32(b[offset:]) }
 		if word(extentMagic) != extentMark || crc32.ChecksumIEEE(b[:extentSum]) != word(extentSum) {
-			return nil, fmt.Errorf("no extent at %d", at)
+			return nil, nil, fmt.Errorf("no extent at %d", at)
 		}
 		size := int64(word(extentPages)) * h.page
 		room, count := int64(word(extentRoom)), int64(word(extentCount))
 		if size == 0 || size > h.used-at || room == 0 || room > MaxRoom || room%8 != 0 ||
 			count == 0 || count > (size-extentHeader)/(slotHeader+room) {
-			return nil, fmt.Errorf("the extent at %d has %d slots of %d bytes in %d", at, count, room, size)
+			return nil, nil, fmt.Errorf("the extent at %d has %d slots of %d bytes in %d", at, count, room, size)
 		}
 		for i := range count {
 			s, err := readSlot(&file, at+extentHeader+i*(slotHeader+room), int(room))
 			if err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 			if s != nil {
 				slots = append(slots, s)
@@ -190,10 +193,22 @@ func readSlots(r io.ReaderAt, h header) ([]*Slot, error) {
 		at += size
 	}
 	slices.SortStableFunc(slots, func(a, b *Slot) int {
-		// 0 is behind all others.
-		return cmp.Compare(a.seq-1, b.seq-1)
+		// 0 is behind all others, and a pack before its first value.
+		return cmp.Or(cmp.Compare(a.seq-1, b.seq-1), cmp.Compare(b.values, a.values))
 	})
-	return slots, nil
+	pack := uint64(0) // behind the last value of the pack before
+	slots = slices.DeleteFunc(slots, func(s *Slot) bool {
+		if s.values > 0 {
+			pack = s.seq + uint64(s.Values())
+			return false
+		}
+		within := s.seq != 0 && s.seq < pack
+		if within {
+			twice = append(twice, s.offset)
+		}
+		return within
+	})
+	return slots, twice, nil
 }
 
 // readSlot returns nil if the slot is empty.
@@ -225,14 +240,27 @@ func readSlot(file *window, at int64, room int) (*Slot, error) {
 	need := room
 	if length >= 0 {
 		need = int(length)
-		s.seq = native.Uint64(b[slotSeq:])
+		s.values, s.moved = int(native.Uint32(b[slotValues:])), int(native.Uint32(b[slotMoved:]))
+		if s.values > envelope.MaxValue || s.values > 0 && s.moved >= s.values {
+			return nil, fmt.Errorf("the pack at %d has %d values, %d of them moved", at, s.values, s.moved)
+		}
+		s.seq = native.Uint64(b[slotSeq:]) + uint64(s.moved)
 	}
 	text, err := file.bytes(at+slotHeader, need)
 	if err != nil {
 		return nil, err
 	}
 	if length < 0 {
+		s.unknown = true
 		s.n, s.inferred = hint.infer(text, byte(filled))
+		if n, ok := envelope.PackLength(text); ok {
+			s.n, s.inferred = n, false // it says so itself
+		}
+	}
+	if s.values > 0 {
+		if n, _, err := envelope.ParsePack(text); err != nil || n != s.values {
+			return nil, fmt.Errorf("no pack of %d values at %d: %d, %v", s.values, at, n, err)
+		}
 	}
 	s.buf = sysv.Buffer(s.n)
 	sysv.PutType(s.buf, typ)

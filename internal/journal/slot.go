@@ -77,6 +77,9 @@ type Slot struct {
 	seq      uint64
 	attempt  int
 	inferred bool
+	unknown  bool // the file does not have the length
+	values   int  // of a pack: how many it had; 0: it is one message
+	moved    int  // of a pack: how many of them have got slots of their own
 
 	// Of a journal that this process receives into.
 	j        *Journal
@@ -84,6 +87,7 @@ type Slot struct {
 	ctl      []byte          // what is before the type
 	length   *atomic.Uint32  // the word of ctl with the length
 	attempts *atomic.Uint32  // the word of ctl with the attempts
+	gone     *atomic.Uint32  // the word of ctl with the values that were moved
 	mtype    *atomic.Uintptr // the type
 	hint     LengthHint      // as in ctl
 	fill     byte            // what the text is filled with, behind dirty
@@ -108,6 +112,7 @@ func newSlot(j *Journal, class int, mem []byte) *Slot {
 		buf:      mem[slotMtype:],
 		length:   sysv.Uint32(mem, slotLength),
 		attempts: sysv.Uint32(mem, slotAttempts),
+		gone:     sysv.Uint32(mem, slotMoved),
 		mtype:    sysv.Long(mem, slotMtype),
 		fill:     defaultFill,
 		released: true,
@@ -164,21 +169,74 @@ func (s *Slot) Arm(h LengthHint) {
 		s.fill, s.hint = b, h
 		s.putHint()
 	}
+	s.begin()
+	s.armed = true
+}
+
+// begin makes what is before the type of an empty slot that of a message which was not
+// delivered, and whose length is not known.
+func (s *Slot) begin() {
 	native.PutUint32(s.ctl[slotLength:], 0)
 	native.PutUint32(s.ctl[slotAttempts:], 0)
-	s.armed = true
+	native.PutUint64(s.ctl[slotValues:], 0) // and slotMoved
+	s.values, s.moved, s.attempt, s.inferred = 0, 0, 0, false
 }
 
 // Took records what msgrcv returned, after it has succeeded. seq is the message's place
 // in the order in which the handle takes messages.
-func (s *Slot) Took(n int, seq uint64) {
-	s.n, s.seq, s.attempt, s.inferred = n, seq, 0, false
+func (s *Slot) Took(n int, seq uint64) { s.TookPack(n, seq, 0) }
+
+// TookPack is Took for a pack (package envelope): so many values, whose places in the order
+// are from seq on. They are moved to slots of their own, from the first to the last, by Put
+// and Moved, which makes each of them a message that is delivered and acknowledged by itself.
+func (s *Slot) TookPack(n int, seq uint64, values int) {
+	s.n, s.seq = n, seq
 	s.dirty, s.armed = n, false
+	if s.values = values; values > 0 {
+		native.PutUint32(s.ctl[slotValues:], uint32(values))
+	}
 	native.PutUint64(s.ctl[slotSeq:], seq)
 	s.length.Store(uint32(n) + 1) // now seq counts
 	if s.hint.kind == hintNone && n > 0 {
 		s.j.ended(s.buf[sysv.HeaderSize+n-1])
 	}
+}
+
+// Put stores a message in an empty slot that has room for it: a value of a pack. It panics if
+// the slot holds a message.
+func (s *Slot) Put(typ int, text []byte, seq uint64) {
+	if s.mtype.Load() != 0 {
+		panic("journal: Put in a slot that holds a message")
+	}
+	s.begin()
+	copy(s.buf[sysv.HeaderSize:], text)
+	s.n, s.seq = len(text), seq
+	s.dirty, s.armed = max(s.dirty, len(text)), false
+	native.PutUint64(s.ctl[slotSeq:], seq)
+	s.length.Store(uint32(len(text)) + 1)
+	s.mtype.Store(uintptr(typ)) // now all of it counts
+}
+
+// Values returns how many values of a pack were not moved, 0 if it is one message.
+func (s *Slot) Values() int { return s.values - s.moved }
+
+// Unpacked says that the message of an adopted slot is a pack with so many values, where the
+// process that took it died before it had recorded that, or did not know it.
+func (s *Slot) Unpacked(values int) { s.values = values }
+
+// Moved records that the first n values which the pack still had are in slots of their own,
+// or need none any more. With the last of them the slot is freed.
+func (s *Slot) Moved(n int) error {
+	if n == s.Values() {
+		return s.Free()
+	}
+	s.moved += n
+	s.seq += uint64(n)
+	if s.a != nil {
+		return s.a.moved(s)
+	}
+	s.gone.Store(uint32(s.moved))
+	return nil
 }
 
 // Held reports whether the slot holds a message.
@@ -195,8 +253,9 @@ func (s *Slot) Type() int { return sysv.Type(s.buf) }
 // Text returns the message's text. It is valid until Free.
 func (s *Slot) Text() []byte { return s.buf[sysv.HeaderSize:][:s.n:s.n] }
 
-// Seq returns the message's place in the order in which a handle took it, 0 if the
-// process died before it had one: then it is behind all that have.
+// Seq returns the message's place in the order in which a handle took it, that of a pack's
+// first value that was not moved; 0 if the process died before it had one: then it is behind
+// all that have.
 func (s *Slot) Seq() uint64 { return s.seq }
 
 // LengthInferred reports whether the text may be longer than Text: by some of the

@@ -91,12 +91,16 @@ func look(path, locks string) (File, Locked) {
 	return j, locked
 }
 
-// Offsets in the header and in an extent, from docs/journal.md.
+// Offsets in an extent and in a slot, and sizes, from docs/journal.md.
 const (
 	headerSize  = 104
 	extentMagic = 0x4A514D43
 	extentSize  = 64
 	slotHeader  = 64
+	slotLength  = 8
+	slotValues  = 24
+	slotMoved   = 28
+	maxValues   = 1<<16 - 1
 	maxFile     = 1 << 40
 )
 
@@ -141,13 +145,18 @@ func read(r io.ReaderAt, size int64) (File, error) {
 			pages == 0 || extentSize+slots*(slotHeader+text) > pages*page || at+pages*page > end {
 			return File{}, fmt.Errorf("it is damaged")
 		}
-		typ := make([]byte, long)
+		slot := make([]byte, slotHeader)
 		for i := range slots {
-			if _, err := r.ReadAt(typ, at+extentSize+i*(slotHeader+text)+slotHeader-long); err != nil {
+			if _, err := r.ReadAt(slot, at+extentSize+i*(slotHeader+text)); err != nil {
 				return File{}, fmt.Errorf("it is damaged: %w", err)
 			}
-			if slices.ContainsFunc(typ, func(b byte) bool { return b != 0 }) {
-				f.Messages++
+			if typ := slot[slotHeader-long:]; !slices.ContainsFunc(typ, func(b byte) bool { return b != 0 }) {
+				continue
+			}
+			f.Messages++
+			// A pack has so many values, of which some have slots of their own.
+			if values, moved := u32(slot, slotValues), u32(slot, slotMoved); u32(slot, slotLength) > 0 && moved < values && values <= maxValues {
+				f.Messages += int(values-moved) - 1
 			}
 		}
 		at += pages * page
