@@ -11,14 +11,14 @@ import (
 // never fall.
 type Counters struct {
 	Sent      uint64 // messages that the kernel has accepted: of Send, TrySend, Senders, Forward
-	SentBytes uint64 // bytes of their texts
+	SentBytes uint64 // bytes of their texts, as the kernel counts them
 
 	Taken      uint64 // messages taken off the kernel queue
 	TakenBytes uint64 // bytes of their texts
 	Adopted    uint64 // messages taken over from the journals of dead processes
 
 	HandedBack uint64 // messages put into the handle's slot: of Receivers that ended, of Nack, of codecs that panicked
-	TakenAgain uint64 // messages that a receive got out of the slot, adopted ones too
+	TakenAgain uint64 // messages that a receive got out of the slot: handed back, adopted, or left there of a pack
 	Returned   uint64 // messages put back into the kernel queue: by Close, by Shutdown, by Nack after Close
 
 	DecodeErrors uint64 // messages taken that did not decode

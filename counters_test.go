@@ -13,6 +13,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/simq"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
@@ -31,6 +32,9 @@ func (es *events) observe(_ context.Context, e chanmq.Event) {
 	}
 	if e.Op == chanmq.OpSend || e.Op == chanmq.OpReceive {
 		text += " " + e.Wait.String()
+	}
+	if e.Messages > 1 {
+		text += fmt.Sprintf(" messages %d", e.Messages)
 	}
 	if e.Attempt > 0 {
 		text += fmt.Sprintf(" attempt %d", e.Attempt)
@@ -52,6 +56,11 @@ func (es *events) observe(_ context.Context, e chanmq.Event) {
 	es.mu.Lock()
 	defer es.mu.Unlock()
 	es.list = append(es.list, text)
+}
+
+// packed is the size of a pack of n texts of a byte.
+func packed(n int) uint64 {
+	return uint64(envelope.PackHeader + n*(envelope.ValueHeader+1))
 }
 
 // picky is a codec of texts that decodes no "bad" ones, and panics at "worse" ones.
@@ -561,6 +570,45 @@ func TestCountersAndEvents(t *testing.T) {
 			},
 			want:   counters{Adopted: 1, TakenAgain: 1, Acks: 1, ReceiveWaits: waits{AtOnce: 1}},
 			events: []string{"receive 1 of 1 at once attempt 2", "ack 1 of 1 attempt 2"},
+		},
+		{
+			name:    "packs",
+			opts:    []chanmq.Option{chanmq.WithPacking()},
+			journal: true,
+			do: func(h *hooked) {
+				wantUnacknowledged := func(want int64) {
+					h.Helper()
+					if got := h.q.Counters().Unacknowledged; got != want {
+						h.Errorf("%d unacknowledged, want %d", got, want)
+					}
+				}
+				_, err := h.q.SendAll(h.ctx, 1, [][]byte{[]byte("a"), []byte("b"), []byte("c"), []byte("d"), []byte("e"), []byte("f")})
+				h.no(err)
+				h.receive()
+				wantUnacknowledged(5)
+				d := h.take()
+				wantUnacknowledged(5)
+				h.no(d.Ack())
+				wantUnacknowledged(4)
+				h.no(h.take().Nack())
+				wantUnacknowledged(4)
+				n, err := h.q.ReceiveBatch(h.ctx, chanmq.Any(), make([]chanmq.Message[[]byte], 2))
+				h.no(err)
+				if wantUnacknowledged(2); n != 2 {
+					h.Errorf("%d messages", n)
+				}
+				h.no(h.q.Close())
+				wantUnacknowledged(0)
+			},
+			want: counters{
+				Sent: 6, SentBytes: packed(6), Taken: 6, TakenBytes: packed(6), HandedBack: 1, TakenAgain: 4, Returned: 2,
+				Acks: 1, Nacks: 1, SendWaits: waits{AtOnce: 1}, ReceiveWaits: waits{AtOnce: 4},
+			},
+			events: []string{
+				fmt.Sprintf("send 1 of %d at once messages 6", packed(6)), "receive 1 of 1 at once",
+				"receive 1 of 1 at once attempt 1", "ack 1 of 1 attempt 1", "receive 1 of 1 at once attempt 1", "nack 1 of 1 attempt 1",
+				"receive 1 of 1 at once", "receive 1 of 1 at once",
+			},
 		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
