@@ -193,7 +193,7 @@ func (c *Consumer[T]) hold() *aside {
 		dead := newDelivery(d, d.raw.message(), d.raw.delivered())
 		return &aside{do: func() {
 			defer dead.withdraw() // has an effect if the function does not return
-			d.deliver()
+			d.deliver(c.ctx)
 			c.o.dead(dead)
 			_ = dead.Ack() // at worst it comes again
 		}}
@@ -257,7 +257,7 @@ func (c *Consumer[T]) deliver() error {
 		}
 		// Before the program has it: what it does then may end the process.
 		d.Attempt = d.state.raw.deliver()
-		d.state.deliver()
+		d.state.deliver(c.ctx)
 		size := d.state.raw.n
 		select {
 		case c.c <- *d:

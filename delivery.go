@@ -74,7 +74,9 @@ type delivery struct {
 	core    *queue        // nil: of an orphan
 	credits *credits      // of the Consumer; nil: of Take
 
-	delivered time.Time // for the observer, if there is one; of whoever has raw
+	// For the observer, if there is one; of whoever has raw.
+	ctx       context.Context // of Take, or of the Consumer
+	delivered time.Time
 }
 
 // settlement is how a delivery ends.
@@ -96,9 +98,9 @@ func (d *delivery) begin() uint64 {
 }
 
 // deliver notes when the program gets it, for the observer.
-func (d *delivery) deliver() {
+func (d *delivery) deliver(ctx context.Context) {
 	if d.core.options.observer != nil {
-		d.delivered = time.Now()
+		d.ctx, d.delivered = ctx, time.Now()
 	}
 }
 
@@ -107,7 +109,8 @@ func (d *delivery) settle(number uint64, how settlement) (err error) {
 	if d == nil || !d.number.CompareAndSwap(number, number+1) {
 		return nil
 	}
-	core := d.core
+	core, ctx := d.core, d.ctx
+	d.ctx = nil
 	var e Event // while the message is there
 	if observed := core != nil && core.options.observer != nil; observed && (how == acked || how == nacked) {
 		e = Event{Type: d.raw.typ(), Size: d.raw.n, Duration: time.Since(d.delivered), Attempt: d.raw.delivered()}
@@ -126,13 +129,13 @@ func (d *delivery) settle(number uint64, how settlement) (err error) {
 	}
 	d.credits.put(d)
 	if core != nil {
-		core.settled(how, e, err)
+		core.settled(ctx, how, e, err)
 	}
 	return err
 }
 
 // settled counts and reports what the program has done with a delivery.
-func (q *queue) settled(how settlement, e Event, err error) {
+func (q *queue) settled(ctx context.Context, how settlement, e Event, err error) {
 	switch c := q.counters; {
 	case c == nil:
 	case how == acked:
@@ -152,7 +155,7 @@ func (q *queue) settled(how settlement, e Event, err error) {
 	default:
 		return
 	}
-	q.observe(context.Background(), e)
+	q.observe(ctx, e)
 }
 
 // taken are the deliveries of Take that are settled, to be used again.
