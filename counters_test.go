@@ -6,9 +6,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -683,6 +685,79 @@ func TestObserverThatPanics(t *testing.T) {
 		panics = false
 		wantMessages(t, q, 7)
 	})
+}
+
+// TestObserverThatEndsAPump: whatever it ends, each message is in one place.
+func TestObserverThatEndsAPump(t *testing.T) {
+	receiver := func(q *chanmq.Queue[[]byte]) (int, error) {
+		r := q.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(2))
+		n := 0
+		for m := range r.C() {
+			if numberIn(m.Value) != n {
+				return n, fmt.Errorf("read %q, want %d", m.Value, n)
+			}
+			n++
+		}
+		return n, r.Err()
+	}
+	consumer := func(q *chanmq.Queue[[]byte]) (int, error) {
+		c := q.Consumer(context.Background(), chanmq.Any(), chanmq.WithInFlight(3))
+		n := 0
+		for d := range c.C() {
+			if numberIn(d.Value) != n {
+				return n, fmt.Errorf("read %q, want %d", d.Value, n)
+			}
+			n++
+			_ = d.Ack()
+		}
+		return n, c.Err()
+	}
+	givenUp := func(q *chanmq.Queue[[]byte]) (int, error) {
+		d, err := q.Take(context.Background(), chanmq.Any())
+		if err != nil {
+			return 0, err
+		}
+		_ = d.Nack()
+		c := q.Consumer(context.Background(), chanmq.Any(), chanmq.WithInFlight(3),
+			chanmq.WithMaxAttempts(1, func(chanmq.Delivery[[]byte]) {}))
+		<-c.Done()
+		return 0, c.Err()
+	}
+	for _, test := range []struct {
+		name  string
+		pump  func(*chanmq.Queue[[]byte]) (read int, err error)
+		op    chanmq.Operation
+		count int // how many events of the operation there are before it ends
+	}{
+		{"Receiver, receive", receiver, chanmq.OpReceive, 0},
+		{"Receiver, another receive", receiver, chanmq.OpReceive, 1},
+		{"Receiver, deliver", receiver, chanmq.OpDeliver, 0},
+		{"Receiver, another deliver", receiver, chanmq.OpDeliver, 1},
+		{"Consumer, receive", consumer, chanmq.OpReceive, 0},
+		{"Consumer, deliver", consumer, chanmq.OpDeliver, 0},
+		{"Consumer, another deliver", consumer, chanmq.OpDeliver, 1},
+		{"Consumer, receive of what it gives up", givenUp, chanmq.OpReceive, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onMachine(t, func(t *testing.T, m *machine) {
+				var left atomic.Int64
+				left.Store(int64(test.count))
+				q := m.private(t, chanmq.WithObserver(func(_ context.Context, e chanmq.Event) {
+					if e.Op == test.op && left.Add(-1) == -1 {
+						runtime.Goexit()
+					}
+				}))
+				m.puts(t, q.ID(), 1, 0, 1, 2)
+				read, err := test.pump(q)
+				wantError(t, "Err", err, nil, "WithObserver")
+				var rest []int
+				for n := read; n < 3; n++ {
+					rest = append(rest, n)
+				}
+				wantMessages(t, q, rest...)
+			})
+		})
+	}
 }
 
 // TestBadHookOptions: they are refused.
