@@ -776,3 +776,103 @@ func TestWaitStageString(t *testing.T) {
 		}
 	}
 }
+
+// TestCountersBalance: whatever many goroutines do at once, each message is counted once where
+// it was, and each hand-back has its receive. The observer was told the same.
+func TestCountersBalance(t *testing.T) {
+	const senders, each = 4, 200
+	var sends, receives, acks, nacks atomic.Uint64
+	q := newQueue(t, chanmq.WithCounters(), chanmq.WithObserver(func(_ context.Context, e chanmq.Event) {
+		switch {
+		case e.Err != nil:
+		case e.Op == chanmq.OpSend:
+			sends.Add(1)
+		case e.Op == chanmq.OpReceive:
+			receives.Add(1)
+		case e.Op == chanmq.OpAck:
+			acks.Add(1)
+		case e.Op == chanmq.OpNack:
+			nacks.Add(1)
+		}
+	}))
+	ctx := ctxWithin(t)
+	var got atomic.Int64
+	done, stop := context.WithCancel(ctx)
+	defer stop()
+	count := func() {
+		if got.Add(1) == senders*each {
+			stop()
+		}
+	}
+	takers := []func(ctx context.Context, n int){
+		func(ctx context.Context, _ int) {
+			if _, err := q.Receive(ctx, chanmq.Any()); err == nil {
+				count()
+			}
+		},
+		func(ctx context.Context, n int) {
+			d, err := q.Take(ctx, chanmq.Any())
+			switch {
+			case err != nil:
+			case n%3 == 0:
+				_ = d.Nack()
+			default:
+				_ = d.Ack()
+				count()
+			}
+		},
+		func(ctx context.Context, n int) {
+			r := q.Receiver(ctx, chanmq.Any(), chanmq.WithBuffer(2))
+			for range n % 4 {
+				if _, ok := <-r.C(); ok {
+					count()
+				}
+			}
+			_ = r.Close()
+		},
+		func(ctx context.Context, n int) {
+			c := q.Consumer(ctx, chanmq.Any(), chanmq.WithInFlight(2))
+			for range n % 4 {
+				if d, ok := <-c.C(); ok {
+					_ = d.Ack()
+					count()
+				}
+			}
+			_ = c.Close()
+		},
+	}
+	var all sync.WaitGroup
+	for range senders {
+		all.Go(func() {
+			for n := range each {
+				if err := q.Send(ctx, 1, number(n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, take := range takers {
+		all.Go(func() {
+			for n := 0; done.Err() == nil; n++ {
+				take(done, n)
+			}
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		t.Fatalf("%d of %d messages have arrived: %+v", got.Load(), senders*each, q.Counters())
+	}
+
+	c := q.Counters()
+	const total = senders * each
+	if c.Sent != total || c.SentBytes != 4*total || c.Taken != total || c.TakenBytes != 4*total {
+		t.Errorf("of %d messages of 4 bytes: %+v", total, c)
+	}
+	if c.HandedBack != c.TakenAgain || c.InFlight != 0 || c.Returned != 0 || c.Unacknowledged != 0 || c.DecodeErrors != 0 {
+		t.Errorf("all has been received: %+v", c)
+	}
+	if c.Sent != sends.Load() || c.Taken+c.TakenAgain != receives.Load() || c.Acks != acks.Load() || c.Nacks != nacks.Load() {
+		t.Errorf("the observer was told of %d sends, %d receives, %d acks and %d nacks: %+v",
+			sends.Load(), receives.Load(), acks.Load(), nacks.Load(), c)
+	}
+}
