@@ -352,7 +352,7 @@ func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 	}
 	d := taken.Get().(*delivery)
 	d.core, d.credits = q.core(), nil
-	d.deliver()
+	d.deliver(ctx)
 	d.raw, c.op.msg = c.op.msg, d.raw
 	return newDelivery(d, m, attempt), nil
 }

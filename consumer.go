@@ -191,11 +191,11 @@ func (c *Consumer[T]) hold() *aside {
 	}
 	d.raw, c.from.msg = c.from.msg, d.raw
 	if c.o.maxAttempts > 0 && d.raw.delivered() >= c.o.maxAttempts {
-		c.from.received(c.ctx, &d.raw, 0, nil)
 		dead := newDelivery(d, d.raw.message(), d.raw.delivered())
 		return &aside{do: func() {
 			defer dead.withdraw() // has an effect if the function does not return
-			d.deliver()
+			c.from.received(c.ctx, &d.raw, 0, nil)
+			d.deliver(c.ctx)
 			c.o.dead(dead)
 			_ = dead.Ack() // at worst it comes again
 		}}
@@ -259,7 +259,7 @@ func (c *Consumer[T]) deliver() error {
 		}
 		// Before the program has it: what it does then may end the process.
 		d.Attempt = d.state.raw.deliver()
-		d.state.deliver()
+		d.state.deliver(c.ctx)
 		size := d.state.raw.n
 		select {
 		case c.c <- *d:
@@ -269,10 +269,10 @@ func (c *Consumer[T]) deliver() error {
 			}
 		}
 		delivered++
+		c.from.waiter.NeedYield = true
 		if observed {
 			c.core.observe(c.ctx, Event{Op: OpDeliver, Type: d.Type, Size: size, Attempt: d.Attempt, Duration: time.Since(began)})
 		}
-		c.from.waiter.NeedYield = true
 	}
 	if c.from.waiter.NeedYield && c.from.waiter.Waited {
 		// Messages come one by one: see Receiver.deliver.

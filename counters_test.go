@@ -1,12 +1,16 @@
+//go:build linux
+
 package chanmq_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -704,7 +708,7 @@ func TestObserverContext(t *testing.T) {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		want := []string{"send send", "receive receive", "send Sender", "receive Consumer", "deliver Consumer", "ack <nil>"}
+		want := []string{"send send", "receive receive", "send Sender", "receive Consumer", "deliver Consumer", "ack Consumer"}
 		if got := got[:min(len(got), len(want))]; !slices.Equal(got, want) {
 			t.Errorf("%q, want %q", got, want)
 		}
@@ -731,6 +735,79 @@ func TestObserverThatPanics(t *testing.T) {
 	})
 }
 
+// TestObserverThatEndsAPump: whatever it ends, each message is in one place.
+func TestObserverThatEndsAPump(t *testing.T) {
+	receiver := func(q *chanmq.Queue[[]byte]) (int, error) {
+		r := q.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(2))
+		n := 0
+		for m := range r.C() {
+			if numberIn(m.Value) != n {
+				return n, fmt.Errorf("read %q, want %d", m.Value, n)
+			}
+			n++
+		}
+		return n, r.Err()
+	}
+	consumer := func(q *chanmq.Queue[[]byte]) (int, error) {
+		c := q.Consumer(context.Background(), chanmq.Any(), chanmq.WithInFlight(3))
+		n := 0
+		for d := range c.C() {
+			if numberIn(d.Value) != n {
+				return n, fmt.Errorf("read %q, want %d", d.Value, n)
+			}
+			n++
+			_ = d.Ack()
+		}
+		return n, c.Err()
+	}
+	givenUp := func(q *chanmq.Queue[[]byte]) (int, error) {
+		d, err := q.Take(context.Background(), chanmq.Any())
+		if err != nil {
+			return 0, err
+		}
+		_ = d.Nack()
+		c := q.Consumer(context.Background(), chanmq.Any(), chanmq.WithInFlight(3),
+			chanmq.WithMaxAttempts(1, func(chanmq.Delivery[[]byte]) {}))
+		<-c.Done()
+		return 0, c.Err()
+	}
+	for _, test := range []struct {
+		name  string
+		pump  func(*chanmq.Queue[[]byte]) (read int, err error)
+		op    chanmq.Operation
+		count int // how many events of the operation there are before it ends
+	}{
+		{"Receiver, receive", receiver, chanmq.OpReceive, 0},
+		{"Receiver, another receive", receiver, chanmq.OpReceive, 1},
+		{"Receiver, deliver", receiver, chanmq.OpDeliver, 0},
+		{"Receiver, another deliver", receiver, chanmq.OpDeliver, 1},
+		{"Consumer, receive", consumer, chanmq.OpReceive, 0},
+		{"Consumer, deliver", consumer, chanmq.OpDeliver, 0},
+		{"Consumer, another deliver", consumer, chanmq.OpDeliver, 1},
+		{"Consumer, receive of what it gives up", givenUp, chanmq.OpReceive, 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			onMachine(t, func(t *testing.T, m *machine) {
+				var left atomic.Int64
+				left.Store(int64(test.count))
+				q := m.private(t, chanmq.WithObserver(func(_ context.Context, e chanmq.Event) {
+					if e.Op == test.op && left.Add(-1) == -1 {
+						runtime.Goexit()
+					}
+				}))
+				m.puts(t, q.ID(), 1, 0, 1, 2)
+				read, err := test.pump(q)
+				wantError(t, "Err", err, nil, "WithObserver")
+				var rest []int
+				for n := read; n < 3; n++ {
+					rest = append(rest, n)
+				}
+				wantMessages(t, q, rest...)
+			})
+		})
+	}
+}
+
 // TestBadHookOptions: they are refused.
 func TestBadHookOptions(t *testing.T) {
 	_, err := chanmq.Private(0o600, chanmq.WithObserver(nil))
@@ -745,5 +822,105 @@ func TestWaitStageString(t *testing.T) {
 		if got := stage.String(); got != want {
 			t.Errorf("%d: %q, want %q", uint8(stage), got, want)
 		}
+	}
+}
+
+// TestCountersBalance: whatever many goroutines do at once, each message is counted once where
+// it was, and each hand-back has its receive. The observer was told the same.
+func TestCountersBalance(t *testing.T) {
+	const senders, each = 4, 200
+	var sends, receives, acks, nacks atomic.Uint64
+	q := newQueue(t, chanmq.WithCounters(), chanmq.WithObserver(func(_ context.Context, e chanmq.Event) {
+		switch {
+		case e.Err != nil:
+		case e.Op == chanmq.OpSend:
+			sends.Add(1)
+		case e.Op == chanmq.OpReceive:
+			receives.Add(1)
+		case e.Op == chanmq.OpAck:
+			acks.Add(1)
+		case e.Op == chanmq.OpNack:
+			nacks.Add(1)
+		}
+	}))
+	ctx := ctxWithin(t)
+	var got atomic.Int64
+	done, stop := context.WithCancel(ctx)
+	defer stop()
+	count := func() {
+		if got.Add(1) == senders*each {
+			stop()
+		}
+	}
+	takers := []func(ctx context.Context, n int){
+		func(ctx context.Context, _ int) {
+			if _, err := q.Receive(ctx, chanmq.Any()); err == nil {
+				count()
+			}
+		},
+		func(ctx context.Context, n int) {
+			d, err := q.Take(ctx, chanmq.Any())
+			switch {
+			case err != nil:
+			case n%3 == 0:
+				_ = d.Nack()
+			default:
+				_ = d.Ack()
+				count()
+			}
+		},
+		func(ctx context.Context, n int) {
+			r := q.Receiver(ctx, chanmq.Any(), chanmq.WithBuffer(2))
+			for range n % 4 {
+				if _, ok := <-r.C(); ok {
+					count()
+				}
+			}
+			_ = r.Close()
+		},
+		func(ctx context.Context, n int) {
+			c := q.Consumer(ctx, chanmq.Any(), chanmq.WithInFlight(2))
+			for range n % 4 {
+				if d, ok := <-c.C(); ok {
+					_ = d.Ack()
+					count()
+				}
+			}
+			_ = c.Close()
+		},
+	}
+	var all sync.WaitGroup
+	for range senders {
+		all.Go(func() {
+			for n := range each {
+				if err := q.Send(ctx, 1, number(n)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	for _, take := range takers {
+		all.Go(func() {
+			for n := 0; done.Err() == nil; n++ {
+				take(done, n)
+			}
+		})
+	}
+	all.Wait()
+	if ctx.Err() != nil {
+		t.Fatalf("%d of %d messages have arrived: %+v", got.Load(), senders*each, q.Counters())
+	}
+
+	c := q.Counters()
+	const total = senders * each
+	if c.Sent != total || c.SentBytes != 4*total || c.Taken != total || c.TakenBytes != 4*total {
+		t.Errorf("of %d messages of 4 bytes: %+v", total, c)
+	}
+	if c.HandedBack != c.TakenAgain || c.InFlight != 0 || c.Returned != 0 || c.Unacknowledged != 0 || c.DecodeErrors != 0 {
+		t.Errorf("all has been received: %+v", c)
+	}
+	if c.Sent != sends.Load() || c.Taken+c.TakenAgain != receives.Load() || c.Acks != acks.Load() || c.Nacks != nacks.Load() {
+		t.Errorf("the observer was told of %d sends, %d receives, %d acks and %d nacks: %+v",
+			sends.Load(), receives.Load(), acks.Load(), nacks.Load(), c)
 	}
 }

@@ -77,7 +77,9 @@ type delivery struct {
 	pack    *orphanPack   // of an orphan: what it is a value of; nil: it is a message
 	credits *credits      // of the Consumer; nil: of Take
 
-	delivered time.Time // for the observer, if there is one; of whoever has raw
+	// For the observer, if there is one; of whoever has raw.
+	ctx       context.Context // of Take, or of the Consumer
+	delivered time.Time
 }
 
 // settlement is how a delivery ends.
@@ -99,9 +101,9 @@ func (d *delivery) begin() uint64 {
 }
 
 // deliver notes when the program gets it, for the observer.
-func (d *delivery) deliver() {
+func (d *delivery) deliver(ctx context.Context) {
 	if d.core.options.observer != nil {
-		d.delivered = time.Now()
+		d.ctx, d.delivered = ctx, time.Now()
 	}
 }
 
@@ -110,7 +112,8 @@ func (d *delivery) settle(number uint64, how settlement) (err error) {
 	if d == nil || !d.number.CompareAndSwap(number, number+1) {
 		return nil
 	}
-	core := d.core
+	core, ctx := d.core, d.ctx
+	d.ctx = nil
 	var e Event // while the message is there
 	if observed := core != nil && core.options.observer != nil; observed && (how == acked || how == nacked) {
 		e = Event{Type: d.raw.typ(), Size: d.raw.n, Duration: time.Since(d.delivered), Attempt: d.raw.delivered()}
@@ -131,13 +134,13 @@ func (d *delivery) settle(number uint64, how settlement) (err error) {
 	}
 	d.credits.put(d)
 	if core != nil {
-		core.settled(how, e, err)
+		core.settled(ctx, how, e, err)
 	}
 	return err
 }
 
 // settled counts and reports what the program has done with a delivery.
-func (q *queue) settled(how settlement, e Event, err error) {
+func (q *queue) settled(ctx context.Context, how settlement, e Event, err error) {
 	switch c := q.counters; {
 	case c == nil:
 	case how == acked:
@@ -157,7 +160,7 @@ func (q *queue) settled(how settlement, e Event, err error) {
 	default:
 		return
 	}
-	q.observe(context.Background(), e)
+	q.observe(ctx, e)
 }
 
 // orphanPack is a pack of an orphan, which has one slot for all of its values. The file has

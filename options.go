@@ -262,8 +262,8 @@ func WithCounters() Option { return func(o *options) { o.counters = true } }
 // one counts.
 //
 // ctx is the one of the call, or the one that the Receiver, Consumer or Sender was started
-// with; it may have ended. Where there is none, as with TrySend and Ack, it is
-// context.Background().
+// with; it may have ended. For Ack and Nack it is that of Take, or of the Consumer. TrySend
+// and TryReceive have context.Background().
 //
 // f is called by the goroutine that does the thing: the caller's, or that of the Receiver,
 // Consumer or Sender, so by several at once. It must not block, since that goroutine waits for

@@ -26,7 +26,7 @@ type pump struct {
 
 // errCodecExit is why a pump ended whose codec, or another function of the program's,
 // called runtime.Goexit.
-var errCodecExit = errors.New("the codec, or the function of WithDecodeError or WithMaxAttempts, ended the goroutine (runtime.Goexit)")
+var errCodecExit = errors.New("the codec, or the function of WithDecodeError, WithMaxAttempts or WithObserver, ended the goroutine (runtime.Goexit)")
 
 // init prepares a pump of the program's ctx, which runs until running ends.
 func (p *pump) init(core *queue, op string, ctx, running context.Context) {

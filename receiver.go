@@ -209,9 +209,11 @@ func (r *Receiver[T]) deliver() error {
 		if r.recalled {
 			return &canceled{}
 		}
+		k := r.slot(r.sent.Load())
 		if cap(r.c) > 0 {
-			r.slot(r.sent.Load()).value = m.Value
+			k.value = m.Value
 		}
+		size := k.raw.n // before it is acknowledged
 		select {
 		case r.c <- m:
 		default:
@@ -220,11 +222,10 @@ func (r *Receiver[T]) deliver() error {
 			}
 		}
 		delivered++
-		size := r.slot(r.sent.Load()).raw.n // which is there until collecting is unlocked
 		r.sent.Add(1)
 		r.from.waiter.NeedYield = true
 		r.acknowledge()
-		if observed { // it may not return
+		if observed {
 			r.core.observe(r.ctx, Event{Op: OpDeliver, Type: m.Type, Size: size, Duration: time.Since(began)})
 		}
 	}

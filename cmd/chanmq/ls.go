@@ -21,7 +21,7 @@ import (
 )
 
 func (a *app) lookCommands() []*cobra.Command {
-	return []*cobra.Command{a.lsCommand(), a.topCommand(), a.statCommand(), a.limitsCommand(), a.doctorCommand()}
+	return []*cobra.Command{a.lsCommand(), a.topCommand(), a.statCommand(), a.limitsCommand(), a.doctorCommand(), a.metricsCommand()}
 }
 
 // queueInfo is a queue as ls, stat and doctor show it.

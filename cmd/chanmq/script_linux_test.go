@@ -3,6 +3,8 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -34,6 +36,7 @@ func TestScripts(t *testing.T) {
 		runScript(t, script)
 		return
 	}
+	t.Parallel()
 	peer := compile(t)
 	scripts, err := filepath.Glob("testdata/script/*.txtar")
 	if err != nil || len(scripts) == 0 {
@@ -48,18 +51,13 @@ func TestScripts(t *testing.T) {
 		done.Go(func() {
 			running <- struct{}{}
 			defer func() { <-running }()
-			results[i] = inNamespace(script, peer)
+			results[i] = inNamespace("TestScripts", scriptVariable+"="+script, peerVariable+"="+peer)
 		})
 	}
 	done.Wait()
 	for i, script := range scripts {
 		t.Run(strings.TrimSuffix(filepath.Base(script), ".txtar"), func(t *testing.T) {
-			if results[i].skip {
-				t.Skip(results[i].text)
-			}
-			if results[i].failed {
-				t.Error(results[i].text)
-			}
+			results[i].report(t)
 		})
 	}
 }
@@ -78,16 +76,27 @@ func compile(t *testing.T) string {
 	return peer
 }
 
-// result is how a script has ended.
+// result is how a test in another process has ended.
 type result struct {
 	skip, failed bool
 	text         string
 }
 
-// inNamespace runs the script in a process of its own, in an IPC namespace of its own.
-func inNamespace(script, peer string) result {
-	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^TestScripts$", "-test.timeout=3m")
-	cmd.Env = append(os.Environ(), scriptVariable+"="+script, peerVariable+"="+peer)
+func (r result) report(t *testing.T) {
+	t.Helper()
+	if r.skip {
+		t.Skip(r.text)
+	}
+	if r.failed {
+		t.Error(r.text)
+	}
+}
+
+// inNamespace runs the test in a process of its own, in an IPC namespace of its own, with
+// these variables.
+func inNamespace(test string, env ...string) result {
+	cmd := exec.Command(os.Args[0], "-test.v", "-test.run=^"+test+"$", "-test.timeout=3m")
+	cmd.Env = append(os.Environ(), env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWIPC}
 	if os.Geteuid() != 0 {
 		cmd.SysProcAttr.Unshareflags |= syscall.CLONE_NEWUSER
@@ -105,7 +114,7 @@ func inNamespace(script, peer string) result {
 	case strings.Contains(text, "--- SKIP"):
 		return result{skip: true, text: text}
 	case !strings.Contains(text, "--- PASS"):
-		return result{failed: true, text: "the script did not run:\n" + text}
+		return result{failed: true, text: "the test did not run:\n" + text}
 	}
 	return result{}
 }
@@ -142,6 +151,7 @@ func runScript(t *testing.T, script string) {
 			"status": status,
 			"await":  await,
 			"alike":  alike,
+			"scrape": scrape,
 
 			"terminal": terminal,
 			"type":     typeKeys,
@@ -195,6 +205,25 @@ func await(ts *testscript.TestScript, neg bool, args []string) {
 		}
 	}
 	ts.Fatalf("%q does not print what matches %q, but\n%s", args[1:], args[0], out)
+}
+
+// scrape is "scrape LOG FILE": it gets what the exporter exports whose standard error is in
+// the file LOG.
+func scrape(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: scrape LOG FILE")
+	}
+	await(ts, false, []string{"http://", "cat", args[0]})
+	url := regexp.MustCompile(`http://\S+`).FindString(ts.ReadFile(args[0]))
+	response, err := http.Get(url)
+	ts.Check(err)
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	ts.Check(err)
+	if response.StatusCode != http.StatusOK {
+		ts.Fatalf("%s: %s\n%s", url, response.Status, body)
+	}
+	ts.Check(os.WriteFile(ts.MkAbs(args[1]), body, 0o600))
 }
 
 var (
