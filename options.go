@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -29,7 +30,7 @@ type options struct {
 	maxParked int
 	journal   *string // the directory; nil: no journal
 	packing   bool
-	err       error   // the first bad argument
+	err       error // the first bad argument
 
 	onJournalError func(error)
 }
@@ -54,6 +55,7 @@ func newOptions(opts []Option) options {
 		pollMin:   defaultPollMin,
 		pollMax:   defaultPollMax,
 		maxParked: defaultMaxParked,
+		packing:   os.Getenv("CHANMQ_PACKING") != "",
 
 		onJournalError: logJournalError,
 	}

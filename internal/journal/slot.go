@@ -79,7 +79,7 @@ type Slot struct {
 	inferred bool
 	unknown  bool // the file does not have the length
 	values   int  // of a pack: how many it had; 0: it is one message
-	moved    int // of a pack: how many of them have got slots of their own
+	moved    int  // of a pack: how many of them have got slots of their own
 
 	// Of a journal that this process receives into.
 	j        *Journal
