@@ -85,14 +85,37 @@ func (s *slot) take(sel Selector, b *batch, j *journal.Journal) (taken bool, err
 	return s.takeFirst(sel, b, j)
 }
 
+// slotState is what a slot has become by exchange.
+type slotState int
+
+const (
+	slotEmpty  slotState = iota // of what others may take
+	slotFilled                  // others may take something
+	slotClosed                  // it takes nothing any more
+)
+
 // exchange puts in a pack that was just taken, and takes what sel selects, which selects the
-// pack. It reports whether there is something left. The slot must not be closed meanwhile.
-func (s *slot) exchange(pack raw, sel Selector, b *batch, j *journal.Journal) (left bool, err error) {
+// pack. If there is an error, it has taken nothing.
+func (s *slot) exchange(pack *raw, sel Selector, b *batch, j *journal.Journal) (slotState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.insert(pack)
-	_, err = s.takeFirst(sel, b, j)
-	return len(s.held) > 0, err
+	if s.closed {
+		return slotClosed, nil
+	}
+	if len(s.held) == 0 {
+		// Most of the time all of it can be taken.
+		if b.unpack(pack, j) == nil {
+			if pack.values == 0 {
+				b.reuse(*pack)
+				return slotEmpty, nil
+			}
+			s.insert(*pack)
+			return slotFilled, nil
+		}
+	}
+	s.insert(*pack)
+	_, err := s.takeFirst(sel, b, j)
+	return slotFilled, err
 }
 
 // takeFirst needs mu.

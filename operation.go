@@ -47,12 +47,6 @@ func (o *receive) Try() error {
 	if taken, err := o.takeHeld(); taken || err != nil {
 		return err
 	}
-	if q.options.packing {
-		if !q.unpacking.begin() {
-			return ErrClosed
-		}
-		defer q.unpacking.end()
-	}
 	for {
 		id, err := o.ready()
 		if err != nil {
@@ -73,12 +67,6 @@ func (o *receive) Try() error {
 }
 
 func (o *receive) Block(t sysv.Thread) error {
-	if o.q.options.packing {
-		if !o.q.unpacking.begin() {
-			return ErrClosed
-		}
-		defer o.q.unpacking.end()
-	}
 	for {
 		id, err := o.ready()
 		if err != nil {
@@ -129,14 +117,21 @@ func (o *receive) took(n int) error {
 	}
 	pack := o.in
 	o.in, o.room = raw{}, pack.room()
-	left, err := q.slot.exchange(pack, o.sel, &o.batch, q.at.Load().journal)
-	if left {
-		q.lot.Wake(pack.typ())
+	typ := pack.typ()
+	switch state, err := q.slot.exchange(&pack, o.sel, &o.batch, q.at.Load().journal); {
+	case state == slotClosed:
+		if err := q.handBack(pack); err != nil {
+			return err
+		}
+		return ErrClosed
+	case state == slotFilled:
+		q.lot.Wake(typ)
+		if err != nil {
+			_, err = o.takeHeld() // it is in the slot
+		}
+		return err
 	}
-	if err != nil {
-		_, err = o.takeHeld() // it is in the slot
-	}
-	return err
+	return nil
 }
 
 // takeHeld takes a message from the slot.

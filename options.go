@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +54,6 @@ func newOptions(opts []Option) options {
 		pollMin:   defaultPollMin,
 		pollMax:   defaultPollMax,
 		maxParked: defaultMaxParked,
-		packing:   os.Getenv("CHANMQ_PACKING") != "",
 
 		onJournalError: logJournalError,
 	}
