@@ -54,7 +54,10 @@ func (q *queue) callError(ctx context.Context, op string, err error, size int) e
 }
 
 // run does the receive, waiting as long as it has to, or until ctx ends.
-func (o *receive) run(ctx context.Context) error { return o.q.run(ctx, &o.waiter, o) }
+func (o *receive) run(ctx context.Context) error {
+	defer o.wake()
+	return o.q.run(ctx, &o.waiter, o)
+}
 
 // run does the send, waiting as long as it has to, or until ctx ends.
 func (o *send) run(ctx context.Context) error {
@@ -139,8 +142,12 @@ func (o *send) runPatiently(ctx context.Context) error {
 	return err
 }
 
-func (o *receive) once() error { return o.q.once(o) }
-func (o *send) once() error    { return o.q.once(o) }
+func (o *receive) once() error {
+	defer o.wake()
+	return o.q.once(o)
+}
+
+func (o *send) once() error { return o.q.once(o) }
 
 // run is Waiter.Run, and looks for a queue that was removed under WithReopen.
 func (q *queue) run(ctx context.Context, w *wait.Waiter, op wait.Operation) error {

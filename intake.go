@@ -190,6 +190,7 @@ func (in *intake) another(held int) bool {
 	if in.stream.expected(held) {
 		tries = triesPerFollower
 	}
+	defer in.from.wake()
 	for range tries {
 		if in.from.waiter.TryMore() == nil {
 			in.stream.came()

@@ -20,8 +20,9 @@ type receive struct {
 	msgtyp, flags int     // sel, as the kernel is told of it
 	holder        *holder // of a Receiver; nil: a direct call
 	hint          journal.LengthHint
-	room          int // of text, that a new buffer gets
-	batch             // the message, once the operation is done
+	room          int   // of text, that a new buffer gets
+	wakes         int64 // the type of a pack of which others may take the rest; 0: there is none
+	batch               // the message, once the operation is done
 }
 
 func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
@@ -125,13 +126,22 @@ func (o *receive) took(n int) error {
 		}
 		return ErrClosed
 	case state == slotFilled:
-		q.lot.Wake(typ)
+		o.wakes = typ
 		if err != nil {
 			_, err = o.takeHeld() // it is in the slot
 		}
 		return err
 	}
 	return nil
+}
+
+// wake wakes those who wait for what is left of a pack. The operation must not be blocking any
+// more: it may be among them.
+func (o *receive) wake() {
+	if typ := o.wakes; typ != 0 {
+		o.wakes = 0
+		o.q.lot.Wake(typ)
+	}
 }
 
 // takeHeld takes a message from the slot.

@@ -242,6 +242,25 @@ var scenarios = []scenario{
 		defer cancel()
 		_ = w.got(w.q.Receive(ctx, chanmq.Any()))
 	}},
+	{"packs for those who wait", func(w *work) {
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		w.others.Go(func() {
+			for range 3 {
+				time.Sleep(time.Second)
+				w.puts(1, 3, 0)
+			}
+		})
+		var wg sync.WaitGroup
+		for _, s := range []chanmq.Selector{chanmq.OfType(1), chanmq.Any(), chanmq.UpTo(3)} {
+			wg.Go(func() { w.read(w.q.Receiver(ctx, s), 10) })
+			wg.Go(func() {
+				for w.got(w.q.Receive(ctx, s)) == nil {
+				}
+			})
+		}
+		wg.Wait()
+	}},
 	{"receive that grows its buffer", func(w *work) {
 		for _, size := range []int{100, 300, 3000} {
 			w.puts(1, 1, size)
