@@ -53,6 +53,7 @@ var needs = map[family][]string{
 	roundTrip: {"rtt_p50", "rtt_p99"},
 	oneWay:    {"ns_per_message", "cpu_ns_per_message"},
 	acked:     {"ns_per_message", "cpu_ns_per_message"},
+	packing:   {"ns_per_message", "cpu_ns_per_message"},
 	senders:   {"ns_per_message", "cpu_ns_per_message"},
 	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},
 	idleTime:  {"latency_p50", "latency_p99"},
