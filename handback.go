@@ -126,7 +126,7 @@ func (s *slot) takeFirst(sel Selector, b *batch, j *journal.Journal) (taken bool
 	}
 	if s.held[at].values == 0 {
 		b.msg.release()
-		b.msg = s.remove(at)
+		b.msg, b.next, b.end = s.remove(at), 0, 0
 		return true, nil
 	}
 	if err := b.unpack(&s.held[at], j); err != nil {
@@ -237,6 +237,20 @@ type holder struct {
 	// Guarded by holders.mu.
 	registered bool
 	released   chan struct{} // closed, and forgotten, when it is no longer registered
+}
+
+// enterCodec says that the holder runs the program's code. leaveCodec follows, once for all
+// messages that were taken at once: a store costs as much as decoding a small value.
+func (h *holder) enterCodec() {
+	if !h.inCodec.Load() {
+		h.inCodec.Store(true)
+	}
+}
+
+func (h *holder) leaveCodec() {
+	if h.inCodec.Load() {
+		h.inCodec.Store(false)
+	}
 }
 
 // holders are the Receivers of a handle that may hold a message, by selector.

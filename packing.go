@@ -156,6 +156,9 @@ type batch struct {
 	in        raw // with packing: what msgrcv writes to
 }
 
+// packed reports whether the message came with others.
+func (b *batch) packed() bool { return b.end > 0 }
+
 // advance makes the next of the values the message. It reports false if there is none.
 func (b *batch) advance() bool {
 	if b.next == b.end {
@@ -191,6 +194,7 @@ func (b *batch) unpack(pack *raw, j *journal.Journal) error {
 // keepIn makes the message in the buffer of packs the message. A small one is copied, or each
 // buffer of a Receiver would become one for packs in time.
 func (b *batch) keepIn() {
+	b.next, b.end = 0, 0
 	if b.in.saved != nil || b.in.room() <= smallMessage || b.in.off+b.in.n > smallMessage {
 		b.msg, b.in = b.in, b.msg
 		return
