@@ -91,8 +91,18 @@ func (r run) mayBeInHand() int {
 	switch r.How {
 	case "receiver", "direct", "into", "merge", "close":
 		return r.Readers
+	case "batch":
+		return r.Readers * r.atOnce()
 	}
 	return 0
+}
+
+// atOnce is how many messages a call returns.
+func (r run) atOnce() int {
+	if r.How == "batch" {
+		return batchOf
+	}
+	return 1
 }
 
 // A messageState is what is known of a message.
@@ -315,7 +325,7 @@ func (c *counting) rest() {
 			unknown++
 		case m.deliveries == 0:
 			by := &c.processes[m.decodedBy]
-			if c.mayBeInHand() == 0 || m.decodedBy == 0 || !by.dying || m.decodedAt < c.reader(m.decodedBy, m.decodedFor).decodedAt {
+			if c.mayBeInHand() == 0 || m.decodedBy == 0 || !by.dying || m.decodedAt+c.atOnce() <= c.reader(m.decodedBy, m.decodedFor).decodedAt {
 				c.o.lost++
 				c.t.Errorf("message %d is lost", id)
 				continue

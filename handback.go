@@ -42,8 +42,8 @@ const firstTaken = 1 << 48
 // number returns the place of n values that were just taken in the order: that of the first.
 func (s *slot) number(n int) uint64 { return firstTaken + s.taken.Add(uint64(n)) - uint64(n) + 1 }
 
-// numberAdopted is number for values that another process had taken.
-func (s *slot) numberAdopted(n int) uint64 { return s.adopted.Add(uint64(n)) - uint64(n) + 1 }
+// numberAdopted is number for a message that another process had taken.
+func (s *slot) numberAdopted() uint64 { return s.adopted.Add(1) }
 
 // put gives a message to the slot, buffer and all. It reports false if the slot
 // takes no more.

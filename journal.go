@@ -117,8 +117,8 @@ func (q *queue) endWatcher() {
 // adopted hands back what a process had taken that is dead.
 func (q *queue) adopted(a *journal.Adopted) {
 	for _, s := range a.Slots {
-		m := adoptedRaw(s, q.options.packing)
-		m.seq = q.slot.numberAdopted(max(m.values, 1))
+		m := adoptedRaw(s)
+		m.seq = q.slot.numberAdopted()
 		if err := q.handBack(m); err != nil {
 			q.options.onJournalError(err)
 		}

@@ -27,6 +27,9 @@ type receive struct {
 
 func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
 	q.adopt() // what others have left comes first
+	if q.options.packing {
+		hint = hint.Enveloped()
+	}
 	o.q, o.hint, o.room = q, hint, smallMessage
 	o.waiter.Init(q.lot, o, spinner)
 }

@@ -49,21 +49,12 @@ func (m *raw) tookPacked(n int, s *slot) {
 	}
 }
 
-// adoptedRaw is the message of a slot that another process took. What that process knew to be
-// a pack is one, whatever this handle does with others: some of its values may be gone.
-func adoptedRaw(s *journal.Slot, packing bool) raw {
+// adoptedRaw is the message of a slot that another process took, whatever this handle does
+// with others.
+func adoptedRaw(s *journal.Slot) raw {
 	m := raw{buf: s.Buffer(), n: len(s.Text()), saved: s}
-	left := s.Values()
-	if left == 0 && !packing {
-		return m
-	}
-	values := m.open(m.n)
-	if left == 0 && m.values > 0 {
-		s.Unpacked(values)
-	}
-	for left > 0 && m.values > left {
-		_, after := envelope.NextValue(m.buf[sysv.HeaderSize:], m.off)
-		m.skip(after)
+	if s.Enveloped() {
+		m.open(m.n)
 	}
 	return m
 }
@@ -212,9 +203,7 @@ func (b *batch) keepIn() {
 // reuse takes the buffer of a pack that has no value any more.
 func (b *batch) reuse(pack raw) {
 	b.in.release()
-	if b.in = pack; pack.adopted() {
-		b.in = raw{}
-	}
+	b.in = pack
 }
 
 // release gives the buffers back to the journal. Messages that are in them stay there.
