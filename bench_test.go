@@ -65,9 +65,14 @@ func BenchmarkChannels(b *testing.B) {
 	for _, bench := range []struct {
 		name   string
 		buffer int
-	}{{"buffer 0", 0}, {"buffer 64", 64}} {
+		opts   []chanmq.Option
+	}{
+		{"buffer 0", 0, nil},
+		{"buffer 64", 64, nil},
+		{"buffer 256, packing", 256, []chanmq.Option{chanmq.WithPacking()}},
+	} {
 		b.Run(bench.name, func(b *testing.B) {
-			q := chanmq.As(newQueue(b), codec.Struct[point]())
+			q := chanmq.As(newQueue(b, bench.opts...), codec.Struct[point]())
 			ctx, cancel := context.WithCancel(context.Background())
 			s := q.Sender(ctx, chanmq.WithBuffer(bench.buffer))
 			r := q.Receiver(ctx, chanmq.Any(), chanmq.WithBuffer(bench.buffer))

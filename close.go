@@ -148,7 +148,6 @@ func (q *queue) close(ctx context.Context) error {
 	for _, p := range pumps {
 		p.collect(&left)
 	}
-	q.unpacking.close()
 	q.sendBack(&left)
 	err := left.or()
 	if j := q.at.Load().journal; j != nil {

@@ -229,9 +229,8 @@ func (c *Consumer[T]) decode(d *delivery, v *T) error {
 		return nil
 	}
 	d.raw.deliver()
-	c.holder.inCodec.Store(true)
+	c.holder.enterCodec()
 	err := c.q.decode(&d.raw, v)
-	c.holder.inCodec.Store(false)
 	d.raw.undeliver()
 	return err
 }

@@ -63,6 +63,7 @@ func (o *receive) run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		return &canceled{}
 	}
+	defer o.wake()
 	err := o.q.run(ctx, &o.waiter, o)
 	if c := o.q.counters; c != nil {
 		c.receiveWaits.ended(o.waiter.Stage, isCanceled(err))
@@ -164,8 +165,12 @@ func (o *send) runPatiently(ctx context.Context) error {
 	return err
 }
 
-func (o *receive) once() error { return o.q.once(o) }
-func (o *send) once() error    { return o.q.once(o) }
+func (o *receive) once() error {
+	defer o.wake()
+	return o.q.once(o)
+}
+
+func (o *send) once() error { return o.q.once(o) }
 
 // run is Waiter.Run, and looks for a queue that was removed under WithReopen.
 func (q *queue) run(ctx context.Context, w *wait.Waiter, op wait.Operation) error {

@@ -5,8 +5,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/chanmq/chanmq/internal/journal"
 )
 
 // A Delivery is a message that has to be acknowledged: [Queue.Take] and [Consumer] return
@@ -74,7 +72,6 @@ type delivery struct {
 	number  atomic.Uint64 // odd: of the delivery that is not settled
 	raw     raw           // the message; of whoever makes number odd or even
 	core    *queue        // nil: of an orphan
-	pack    *orphanPack   // of an orphan: what it is a value of; nil: it is a message
 	credits *credits      // of the Consumer; nil: of Take
 
 	// For the observer, if there is one; of whoever has raw.
@@ -119,8 +116,6 @@ func (d *delivery) settle(number uint64, how settlement) (err error) {
 		e = Event{Type: d.raw.typ(), Size: d.raw.n, Duration: time.Since(d.delivered), Attempt: d.raw.delivered()}
 	}
 	switch {
-	case d.pack != nil:
-		err = d.pack.settle(d.raw.seq, how == acked)
 	case how == acked, how == dropped:
 		err = d.raw.ack()
 	case core == nil:
@@ -163,36 +158,6 @@ func (q *queue) settled(ctx context.Context, how settlement, e Event, err error)
 	q.observe(ctx, e)
 }
 
-// orphanPack is a pack of an orphan, which has one slot for all of its values. The file has
-// how many from the first on are acknowledged.
-type orphanPack struct {
-	slot *journal.Slot
-
-	mu    sync.Mutex
-	acked []bool // by the place in the pack, behind those that the file has; guarded by mu
-	moved int    // those that the file has; guarded by mu
-	left  int    // those that are not settled; guarded by mu
-}
-
-// settle acknowledges the value at a place, or leaves it.
-func (p *orphanPack) settle(place uint64, ack bool) (err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.acked[int(place)-p.moved] = ack
-	n := 0
-	for n < len(p.acked) && p.acked[n] {
-		n++
-	}
-	if n > 0 {
-		err = p.slot.Moved(n)
-		p.acked, p.moved = p.acked[n:], p.moved+n
-	}
-	if p.left--; p.left == 0 {
-		p.slot.Release()
-	}
-	return err
-}
-
 // taken are the deliveries of Take that are settled, to be used again.
 var taken = sync.Pool{New: func() any { return new(delivery) }}
 
@@ -215,7 +180,7 @@ func newCredits(n int) *credits {
 func (c *credits) put(d *delivery) {
 	if c == nil {
 		d.raw.release()
-		d.core, d.pack = nil, nil
+		d.core = nil
 		taken.Put(d)
 		return
 	}

@@ -5,6 +5,9 @@ package chanmq
 // Polled returns how many waits the handle's poller serves.
 func Polled[T any](q *Queue[T]) int { return q.core().lot.Polled() }
 
+// Packs reports whether the handle has WithPacking.
+func Packs[T any](q *Queue[T]) bool { return q.core().options.packing }
+
 // Polling returns a channel that is closed when the poller's goroutine has ended,
 // or nil if there is none.
 func Polling[T any](q *Queue[T]) <-chan struct{} { return q.core().lot.Polling() }

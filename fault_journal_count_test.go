@@ -91,8 +91,18 @@ func (r run) mayBeInHand() int {
 	switch r.How {
 	case "receiver", "direct", "into", "merge", "close":
 		return r.Readers
+	case "batch":
+		return r.Readers * r.atOnce()
 	}
 	return 0
+}
+
+// atOnce is how many messages a call returns.
+func (r run) atOnce() int {
+	if r.How == "batch" {
+		return batchOf
+	}
+	return 1
 }
 
 // A messageState is what is known of a message.
@@ -310,7 +320,7 @@ func (c *counting) inOrder(m *messageState, id, process int) {
 // it died before it had written that down.
 func (c *counting) inHand(m *messageState) bool {
 	by := &c.processes[m.decodedBy]
-	if c.mayBeInHand() == 0 || m.decodedBy == 0 || !by.dying || m.decodedAt < c.reader(m.decodedBy, m.decodedFor).decodedAt {
+	if c.mayBeInHand() == 0 || m.decodedBy == 0 || !by.dying || m.decodedAt+c.atOnce() <= c.reader(m.decodedBy, m.decodedFor).decodedAt {
 		return false
 	}
 	by.inHand++

@@ -85,6 +85,21 @@ var journalRuns = []run{
 	{name: "adoption", processes: 3, early: true, way: way{How: "take", Values: "bytes", Readers: 2, Hold: 40, Hoards: true}},
 	{name: "growth", way: way{How: "take", Values: "bytes", Readers: 2, Hold: 100, Hoards: true, Growing: true}},
 	{name: "Close and Shutdown", senders: 2, doubles: 2, way: way{How: "close", Values: "recorded", Readers: 2, Hold: 4, Buffer: 4}},
+	{name: "packing, Consumer", senders: 2, way: way{How: "consumer", Values: "bytes", Readers: 2, Hold: 16, Packed: true}},
+	{name: "packing, Consumer, in order", processes: 1, way: way{How: "consumer", Values: "bytes", Readers: 1, Hold: 40, Packed: true, Ordered: true}},
+	{name: "packing, Consumer, borrowed, panic", way: way{How: "borrowed", Values: "bytes", End: "panic", Readers: 2, Hold: 16, Packed: true}},
+	{name: "packing, Receiver", way: way{How: "receiver", Values: "recorded", Wait: "block", Readers: 2, Packed: true}},
+	{name: "packing, Receiver, buffer 5, in order", processes: 1, way: way{How: "receiver", Values: "bytes", Readers: 1, Buffer: 5, Packed: true, Ordered: true}},
+	{name: "packing, Receiver, buffer 100, polling", way: way{How: "receiver", Values: "recorded", Wait: "poll", Readers: 1, Buffer: 100, Packed: true}},
+	{name: "packing, Take", senders: 2, way: way{How: "take", Values: "bytes", Readers: 3, Hold: 5, Packed: true}},
+	{name: "packing, Take, any end", way: way{How: "take", Values: "bytes", End: "any", Readers: 3, Hold: 5, Packed: true}},
+	{name: "packing, direct", way: way{How: "direct", Values: "recorded", Readers: 3, Packed: true}},
+	{name: "packing, ReceiveBatch", way: way{How: "batch", Values: "recorded", Readers: 2, Packed: true}},
+	{name: "packing, ReceiveBatch, in order", processes: 1, way: way{How: "batch", Values: "bytes", Readers: 1, Packed: true, Ordered: true}},
+	{name: "packing, Forward, in order", processes: 1, doubles: 1, way: way{How: "forward", Values: "bytes", Packed: true, Ordered: true}},
+	{name: "packing, adoption", processes: 3, early: true, way: way{How: "take", Values: "bytes", Readers: 2, Hold: 40, Hoards: true, Packed: true}},
+	// What goes back to the kernel in one message is acknowledged behind it.
+	{name: "packing, Close and Shutdown", senders: 2, doubles: 2 * 400, way: way{How: "close", Values: "recorded", Readers: 2, Hold: 4, Buffer: 4, Packed: true}},
 	{name: "beside C", senders: 2, peers: true, way: way{How: "take", Values: "bytes", Readers: 2, Hold: 5}},
 }
 
@@ -147,7 +162,7 @@ func (r run) run(t *testing.T, groups []*testkit.Group) outcome {
 	if r.processes == 0 {
 		r.processes = 2
 	}
-	x := &running{run: r, t: t, dir: journalDir(t), q: newQueue(t), groups: groups}
+	x := &running{run: r, t: t, dir: journalDir(t), q: newQueue(t, r.packing()...), groups: groups}
 	// It may be denied: then there is less in the queue.
 	_ = x.q.Set(chanmq.Attr{MaxBytes: 256 << 10})
 	x.log = filepath.Join(t.TempDir(), "log")
@@ -167,7 +182,7 @@ func (r run) run(t *testing.T, groups []*testkit.Group) outcome {
 	}
 	arrived := make(chan struct{})
 	if r.How == "forward" {
-		x.to = newQueue(t)
+		x.to = newQueue(t, r.packing()...)
 		background(t, func() { defer close(arrived); x.arrive() })
 	} else {
 		close(arrived)

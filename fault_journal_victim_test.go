@@ -44,6 +44,7 @@ type way struct {
 	Lanes   int    // types, one receiver each; 0: every message has a type of its own
 	Ordered bool   // nobody else receives, and nothing is given back
 	Growing bool   // texts get longer and longer
+	Packed  bool   // with packing; all messages are of one type
 	Size    int    // of the longest text
 }
 
@@ -154,10 +155,13 @@ func (x *texts) ofJSON(id int) jsonValue {
 
 // numbered reports whether texts begin with the number of the message, since the type
 // does not say it, or the codec has to know it.
-func (w way) numbered() bool { return w.Lanes > 0 || w.Values == "recorded" }
+func (w way) numbered() bool { return w.Lanes > 0 || w.Packed || w.Values == "recorded" }
 
 func (w way) typeOf(id int) int64 {
-	if w.Lanes > 0 {
+	switch {
+	case w.Packed:
+		return 1
+	case w.Lanes > 0:
 		return int64(1 + id%w.Lanes)
 	}
 	return int64(id + 1)
@@ -229,7 +233,14 @@ func (m *mortal) open() (*chanmq.Queue[[]byte], error) {
 		fmt.Fprintln(os.Stderr, err)
 	}
 	options := append([]chanmq.Option{chanmq.WithJournal(m.Dir), chanmq.WithJournalError(report)}, waysToWait[m.Wait]...)
-	return chanmq.Attach(m.Queue, options...)
+	return chanmq.Attach(m.Queue, append(options, m.packing()...)...)
+}
+
+func (w way) packing() []chanmq.Option {
+	if w.Packed {
+		return []chanmq.Option{chanmq.WithPacking()}
+	}
+	return nil
 }
 
 // live is the process.
@@ -316,7 +327,7 @@ func start[T any](m *mortal, q *chanmq.Queue[[]byte], cd chanmq.Codec[T]) {
 		merged := chanmq.Merge(receivers...)
 		go view(0).reads(merged.C(), merged.Err)
 	case "forward":
-		to, err := chanmq.Attach(m.To)
+		to, err := chanmq.Attach(m.To, m.packing()...)
 		if err != nil {
 			m.end <- err
 			return
@@ -335,6 +346,8 @@ func start[T any](m *mortal, q *chanmq.Queue[[]byte], cd chanmq.Codec[T]) {
 				go []func(){r.receive, r.messages, r.try}[n%3]()
 			case "into":
 				go r.into()
+			case "batch":
+				go r.batch()
 			default:
 				panic("no way " + m.How)
 			}
@@ -559,6 +572,23 @@ func (r reception[T]) into() {
 	}
 }
 
+// batchOf is how many messages ReceiveBatch has room for.
+const batchOf = 10
+
+func (r reception[T]) batch() {
+	into := make([]chanmq.Message[T], batchOf)
+	for {
+		n, err := r.q.ReceiveBatch(context.Background(), r.selector(r.reader), into)
+		for _, m := range into[:n] {
+			r.got(m.Type, m.Value, 0, false)
+		}
+		if err != nil {
+			r.end <- err
+			return
+		}
+	}
+}
+
 // closes opens handles and ends them in every way, with what they hold.
 func (m *mortal) closes() {
 	for {
@@ -668,7 +698,8 @@ func journalSend(args []string) error {
 	if err := json.Unmarshal([]byte(args[0]), &w); err != nil {
 		return err
 	}
-	q, err := attachArg(args[1])
+	msqid, _ := strconv.Atoi(args[1])
+	q, err := chanmq.Attach(msqid, w.packing()...)
 	if err != nil {
 		return err
 	}
@@ -688,15 +719,21 @@ func journalSend(args []string) error {
 // sendUntil sends messages until ctx ends.
 func sendUntil(ctx context.Context, q *chanmq.Queue[[]byte], w way, first, step int, sent *atomic.Int64) error {
 	x := newTexts(w.Size)
-	for id := first; ; id += step {
-		err := q.Send(ctx, w.typeOf(id), w.text(x, id))
+	for id := first; ; {
+		typ, texts := w.typeOf(id), [][]byte{w.text(x, id)}
+		id += step
+		for w.Packed && rand.IntN(20) > 0 {
+			texts = append(texts, w.text(x, id))
+			id += step
+		}
+		n, err := q.SendAll(ctx, typ, texts)
+		sent.Add(int64(n))
 		if err != nil {
 			if ctx.Err() != nil {
-				return nil // it was not sent
+				return nil // the rest was not sent
 			}
 			return err
 		}
-		sent.Add(1)
 		if rand.IntN(200) == 0 {
 			time.Sleep(rand.N(3 * time.Millisecond)) // so that receivers wait
 		}

@@ -42,8 +42,8 @@ const firstTaken = 1 << 48
 // number returns the place of n values that were just taken in the order: that of the first.
 func (s *slot) number(n int) uint64 { return firstTaken + s.taken.Add(uint64(n)) - uint64(n) + 1 }
 
-// numberAdopted is number for values that another process had taken.
-func (s *slot) numberAdopted(n int) uint64 { return s.adopted.Add(uint64(n)) - uint64(n) + 1 }
+// numberAdopted is number for a message that another process had taken.
+func (s *slot) numberAdopted() uint64 { return s.adopted.Add(1) }
 
 // put gives a message to the slot, buffer and all. It reports false if the slot
 // takes no more.
@@ -85,14 +85,37 @@ func (s *slot) take(sel Selector, b *batch, j *journal.Journal) (taken bool, err
 	return s.takeFirst(sel, b, j)
 }
 
+// slotState is what a slot has become by exchange.
+type slotState int
+
+const (
+	slotEmpty  slotState = iota // of what others may take
+	slotFilled                  // others may take something
+	slotClosed                  // it takes nothing any more
+)
+
 // exchange puts in a pack that was just taken, and takes what sel selects, which selects the
-// pack. It reports whether there is something left. The slot must not be closed meanwhile.
-func (s *slot) exchange(pack raw, sel Selector, b *batch, j *journal.Journal) (left bool, err error) {
+// pack. If there is an error, it has taken nothing.
+func (s *slot) exchange(pack *raw, sel Selector, b *batch, j *journal.Journal) (slotState, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.insert(pack)
-	_, err = s.takeFirst(sel, b, j)
-	return len(s.held) > 0, err
+	if s.closed {
+		return slotClosed, nil
+	}
+	if len(s.held) == 0 {
+		// Most of the time all of it can be taken.
+		if b.unpack(pack, j) == nil {
+			if pack.values == 0 {
+				b.reuse(*pack)
+				return slotEmpty, nil
+			}
+			s.insert(*pack)
+			return slotFilled, nil
+		}
+	}
+	s.insert(*pack)
+	_, err := s.takeFirst(sel, b, j)
+	return slotFilled, err
 }
 
 // takeFirst needs mu.
@@ -103,7 +126,7 @@ func (s *slot) takeFirst(sel Selector, b *batch, j *journal.Journal) (taken bool
 	}
 	if s.held[at].values == 0 {
 		b.msg.release()
-		b.msg = s.remove(at)
+		b.msg, b.next, b.end = s.remove(at), 0, 0
 		return true, nil
 	}
 	if err := b.unpack(&s.held[at], j); err != nil {
@@ -214,6 +237,20 @@ type holder struct {
 	// Guarded by holders.mu.
 	registered bool
 	released   chan struct{} // closed, and forgotten, when it is no longer registered
+}
+
+// enterCodec says that the holder runs the program's code. leaveCodec follows, once for all
+// messages that were taken at once: a store costs as much as decoding a small value.
+func (h *holder) enterCodec() {
+	if !h.inCodec.Load() {
+		h.inCodec.Store(true)
+	}
+}
+
+func (h *holder) leaveCodec() {
+	if h.inCodec.Load() {
+		h.inCodec.Store(false)
+	}
 }
 
 // holders are the Receivers of a handle that may hold a message, by selector.

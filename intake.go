@@ -171,11 +171,13 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 		return nil, err
 	}
 	for held := 1; ; held++ {
-		if special := out.hold(); special != nil {
-			return special, nil
-		}
-		if in.from.advance() {
+		special := out.hold()
+		if special == nil && in.from.advance() {
 			continue // there is room for it
+		}
+		in.holder.leaveCodec()
+		if special != nil {
+			return special, nil
 		}
 		if held >= maxBatch || out.room(1) < 1 || in.taking.Err() != nil {
 			return nil, nil // run will find the reason again
@@ -201,9 +203,10 @@ func (in *intake) another(held int) bool {
 	if !in.from.waiter.Waited || held > 1 {
 		tries = 1 // there were some
 	}
-	if in.stream.expected(held) {
+	if !in.from.packed() && in.stream.expected(held) {
 		tries = triesPerFollower
 	}
+	defer in.from.wake()
 	for range tries {
 		if in.from.waiter.TryMore() == nil {
 			in.stream.came()

@@ -117,10 +117,10 @@ func (q *queue) endWatcher() {
 // adopted hands back what a process had taken that is dead.
 func (q *queue) adopted(a *journal.Adopted) {
 	for _, s := range a.Slots {
-		m := adoptedRaw(s, q.options.packing)
-		m.seq = q.slot.numberAdopted(max(m.values, 1))
+		m := adoptedRaw(s)
+		m.seq = q.slot.numberAdopted()
 		if c := q.counters; c != nil {
-			c.adopted.Add(uint64(max(m.values, 1)))
+			c.adopted.Add(1)
 			m.countUnacked(c)
 		}
 		if q.putIntoSlot(m) {

@@ -22,14 +22,18 @@ type receive struct {
 	msgtyp, flags int     // sel, as the kernel is told of it
 	holder        *holder // of a Receiver; nil: a direct call
 	hint          journal.LengthHint
-	room          int // of text, that a new buffer gets
-	batch             // the message, once the operation is done
+	room          int   // of text, that a new buffer gets
+	wakes         int64 // the type of a pack of which others may take the rest; 0: there is none
+	batch               // the message, once the operation is done
 
 	began time.Time // for the observer, if there is one
 }
 
 func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
 	q.adopt() // what others have left comes first
+	if q.options.packing {
+		hint = hint.Enveloped()
+	}
 	o.q, o.hint, o.room = q, hint, smallMessage
 	o.waiter.Init(q.lot, o, spinner)
 }
@@ -51,12 +55,6 @@ func (o *receive) Try() error {
 	if taken, err := o.takeHeld(); taken || err != nil {
 		return err
 	}
-	if q.options.packing {
-		if !q.unpacking.begin() {
-			return ErrClosed
-		}
-		defer q.unpacking.end()
-	}
 	for {
 		id, err := o.ready()
 		if err != nil {
@@ -77,12 +75,6 @@ func (o *receive) Try() error {
 }
 
 func (o *receive) Block(t sysv.Thread) error {
-	if o.q.options.packing {
-		if !o.q.unpacking.begin() {
-			return ErrClosed
-		}
-		defer o.q.unpacking.end()
-	}
 	for {
 		id, err := o.ready()
 		if err != nil {
@@ -136,14 +128,30 @@ func (o *receive) took(n int) error {
 	}
 	pack := o.in
 	o.in, o.room = raw{}, pack.room()
-	left, err := q.slot.exchange(pack, o.sel, &o.batch, q.at.Load().journal)
-	if left {
-		q.lot.Wake(pack.typ())
+	typ := pack.typ()
+	switch state, err := q.slot.exchange(&pack, o.sel, &o.batch, q.at.Load().journal); {
+	case state == slotClosed:
+		if err := q.handBack(pack); err != nil {
+			return err
+		}
+		return ErrClosed
+	case state == slotFilled:
+		o.wakes = typ
+		if err != nil {
+			_, err = o.takeHeld() // it is in the slot
+		}
+		return err
 	}
-	if err != nil {
-		_, err = o.takeHeld() // it is in the slot
+	return nil
+}
+
+// wake wakes those who wait for what is left of a pack. The operation must not be blocking any
+// more: it may be among them.
+func (o *receive) wake() {
+	if typ := o.wakes; typ != 0 {
+		o.wakes = 0
+		o.q.lot.Wake(typ)
 	}
-	return err
 }
 
 // takeHeld takes a message from the slot.

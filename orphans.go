@@ -15,9 +15,7 @@ type Orphan struct {
 	// exist there, with processes that adopt the journal themselves.
 	Elsewhere bool
 	// Deliveries are the messages, in the order in which they were taken. Ack removes
-	// one from the file, and the last one the file. Nack leaves it there. Of values that came
-	// in one message ([WithPacking]) those are removed before which all are acknowledged: the
-	// others may come again if the process dies.
+	// one from the file, and the last one the file. Nack leaves it there.
 	Deliveries []Delivery[[]byte]
 
 	adopted *journal.Adopted
@@ -51,17 +49,8 @@ func Orphans(dir string) ([]*Orphan, error) {
 	for i, a := range found {
 		o := &Orphan{Path: a.Path(), Key: Key(a.Queue.Key), ID: a.Queue.ID, Elsewhere: a.Elsewhere, adopted: a}
 		for _, s := range a.Slots {
-			m := adoptedRaw(s, false)
-			if m.values == 0 {
-				d := &delivery{raw: m}
-				o.Deliveries = append(o.Deliveries, newDelivery(d, m.message(), m.delivered()))
-				continue
-			}
-			pack := &orphanPack{slot: s, acked: make([]bool, m.values), left: m.values}
-			for i, value := range m.messages() {
-				d := &delivery{raw: raw{seq: uint64(i)}, pack: pack}
-				o.Deliveries = append(o.Deliveries, newDelivery(d, value, 0))
-			}
+			d := &delivery{raw: adoptedRaw(s)}
+			o.Deliveries = append(o.Deliveries, newDelivery(d, d.raw.message(), d.raw.delivered()))
 		}
 		orphans[i] = o
 	}

@@ -49,21 +49,12 @@ func (m *raw) tookPacked(n int, s *slot) {
 	}
 }
 
-// adoptedRaw is the message of a slot that another process took. What that process knew to be
-// a pack is one, whatever this handle does with others: some of its values may be gone.
-func adoptedRaw(s *journal.Slot, packing bool) raw {
+// adoptedRaw is the message of a slot that another process took, whatever this handle does
+// with others.
+func adoptedRaw(s *journal.Slot) raw {
 	m := raw{buf: s.Buffer(), n: len(s.Text()), saved: s}
-	left := s.Values()
-	if left == 0 && !packing {
-		return m
-	}
-	values := m.open(m.n)
-	if left == 0 && m.values > 0 {
-		s.Unpacked(values)
-	}
-	for left > 0 && m.values > left {
-		_, after := envelope.NextValue(m.buf[sysv.HeaderSize:], m.off)
-		m.skip(after)
+	if s.Enveloped() {
+		m.open(m.n)
 	}
 	return m
 }
@@ -163,6 +154,9 @@ type batch struct {
 	in        raw // with packing: what msgrcv writes to
 }
 
+// packed reports whether the message came with others.
+func (b *batch) packed() bool { return b.end > 0 }
+
 // advance makes the next of the values the message. It reports false if there is none.
 func (b *batch) advance() bool {
 	if b.next == b.end {
@@ -198,6 +192,7 @@ func (b *batch) unpack(pack *raw, j *journal.Journal) error {
 // keepIn makes the message in the buffer of packs the message. A small one is copied, or each
 // buffer of a Receiver would become one for packs in time.
 func (b *batch) keepIn() {
+	b.next, b.end = 0, 0
 	if b.in.saved != nil || b.in.room() <= smallMessage || b.in.off+b.in.n > smallMessage {
 		b.msg, b.in = b.in, b.msg
 		return
@@ -215,9 +210,7 @@ func (b *batch) keepIn() {
 // reuse takes the buffer of a pack that has no value any more.
 func (b *batch) reuse(pack raw) {
 	b.in.release()
-	if b.in = pack; pack.adopted() {
-		b.in = raw{}
-	}
+	b.in = pack
 }
 
 // release gives the buffers back to the journal. Messages that are in them stay there.

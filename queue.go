@@ -40,36 +40,9 @@ type queue struct {
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 
-	removal   removal
-	adoption  adoption
-	pumps     pumps
-	unpacking unpacking
-}
-
-// unpacking is what receives of a handle with packing are in while they may take a pack, so
-// that Close does not empty the slot for the last time before the rest of it is there.
-type unpacking struct {
-	mu    sync.RWMutex
-	ended bool // guarded by mu
-}
-
-// begin reports false if the handle is closed. Otherwise it must be followed by end.
-func (u *unpacking) begin() bool {
-	u.mu.RLock()
-	if u.ended {
-		u.mu.RUnlock()
-		return false
-	}
-	return true
-}
-
-func (u *unpacking) end() { u.mu.RUnlock() }
-
-// close waits for those that have begun. No more can.
-func (u *unpacking) close() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.ended = true
+	removal  removal
+	adoption adoption
+	pumps    pumps
 }
 
 // attachment is the kernel queue of a handle, and the journal for its messages. There is

@@ -153,9 +153,8 @@ func (r *Receiver[T]) hold() *aside {
 	r.keep(k, number)
 	r.held = append(r.held, Message[T]{Type: k.raw.typ()})
 	last := len(r.held) - 1
-	r.holder.inCodec.Store(true)
+	r.holder.enterCodec()
 	err := r.q.decode(&k.raw, &r.held[last].Value)
-	r.holder.inCodec.Store(false)
 	r.from.received(r.ctx, &k.raw, 0, err)
 	if err == nil {
 		return nil

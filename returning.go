@@ -9,13 +9,16 @@ type returning struct {
 	packer packer // the first values of held, which next has chosen; none: the first message, as it is
 }
 
-// next chooses the first values of held that may be in one message of so many bytes of text.
-// Without packing these are a message, or what is left of one pack that was adopted.
+// next chooses the first values of held that may be in one message of so many bytes of text,
+// with packing.
 func (r *returning) next(limit int) {
+	if !r.q.options.packing {
+		return
+	}
 	r.packer.begin(r.held[0].typ())
 	for i := range r.held {
 		m := &r.held[i]
-		if m.damaged || m.typ() != r.packer.typ || !r.q.options.packing && (i > 0 || m.values == 0) {
+		if m.damaged || m.typ() != r.packer.typ {
 			return
 		}
 		for text := range m.texts() {

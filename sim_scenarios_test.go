@@ -64,24 +64,42 @@ type work struct {
 	*testing.T
 	*machine
 	ledger
-	ctx    context.Context
-	cancel context.CancelFunc
-	q      *chanmq.Queue[[]byte]
-	id     int                      // of the queue at first
-	closed atomic.Bool              // the handle is closed before the scenario ends
-	ended  []*chanmq.Sender[[]byte] // then: those whose Unsent is still to be asked for
-	others sync.WaitGroup           // what else the scenario does; finish waits for it
+	ctx     context.Context
+	cancel  context.CancelFunc
+	q       *chanmq.Queue[[]byte]
+	id      int                      // of the queue at first
+	packing bool                     // the handle has WithPacking
+	closed  atomic.Bool              // the handle is closed before the scenario ends
+	ended   []*chanmq.Sender[[]byte] // then: those whose Unsent is still to be asked for
+	others  sync.WaitGroup           // what else the scenario does; finish waits for it
 
 	used int // how many numbers were given out; guarded by ledger.mu
 }
 
-// puts lets the other process send the next numbers, in texts of size bytes.
+// puts lets the other process send the next numbers, in texts of size bytes. With packing
+// they are in packs of up to three.
 func (w *work) puts(typ, count, size int) {
-	for range count {
-		n := w.next()
-		if err := w.put(w.id, typ, fmt.Appendf(nil, "%0*d", size, n)); err != nil {
-			w.at(n, "refused")
+	most := 1
+	if w.packing {
+		most = 3
+	}
+	for count > 0 {
+		var numbers []int
+		var texts [][]byte
+		for range min(count, most) {
+			n := w.next()
+			numbers, texts = append(numbers, n), append(texts, fmt.Appendf(nil, "%0*d", size, n))
 		}
+		text := texts[0]
+		if len(texts) > 1 {
+			text = packOf(texts...)
+		}
+		if err := w.put(w.id, typ, text); err != nil {
+			for _, n := range numbers {
+				w.at(n, "refused")
+			}
+		}
+		count -= len(texts)
 	}
 }
 
@@ -180,7 +198,9 @@ func (w *work) finish() {
 		if !ok {
 			return
 		}
-		w.at(numberIn(text), "in the queue")
+		for _, value := range valuesOf(text) {
+			w.at(numberIn(value), "in the queue")
+		}
 	}
 }
 
@@ -222,6 +242,25 @@ var scenarios = []scenario{
 		defer cancel()
 		_ = w.got(w.q.Receive(ctx, chanmq.Any()))
 	}},
+	{"packs for those who wait", func(w *work) {
+		ctx, cancel := context.WithTimeout(w.ctx, 5*time.Second)
+		defer cancel()
+		w.others.Go(func() {
+			for range 3 {
+				time.Sleep(time.Second)
+				w.puts(1, 3, 0)
+			}
+		})
+		var wg sync.WaitGroup
+		for _, s := range []chanmq.Selector{chanmq.OfType(1), chanmq.Any(), chanmq.UpTo(3)} {
+			wg.Go(func() { w.read(w.q.Receiver(ctx, s), 10) })
+			wg.Go(func() {
+				for w.got(w.q.Receive(ctx, s)) == nil {
+				}
+			})
+		}
+		wg.Wait()
+	}},
 	{"receive that grows its buffer", func(w *work) {
 		for _, size := range []int{100, 300, 3000} {
 			w.puts(1, 1, size)
@@ -248,6 +287,34 @@ var scenarios = []scenario{
 		for range 6 {
 			n := w.next()
 			if sent, _ := w.q.TrySend(1, text(n)); !sent {
+				w.at(n, "refused")
+			}
+		}
+		w.others.Wait()
+	}},
+	{"batches", func(w *work) {
+		w.takesSlowly()
+		w.puts(1, 4, 0)
+		into := make([]chanmq.Message[[]byte], 3)
+		receive := func() {
+			ctx, cancel := context.WithTimeout(w.ctx, time.Minute)
+			defer cancel()
+			n, _ := w.q.ReceiveBatch(ctx, chanmq.Any(), into)
+			for _, m := range into[:n] {
+				_ = w.got(m, nil)
+			}
+		}
+		receive()
+		receive()
+		for _, count := range []int{1, 10, 5} {
+			var values [][]byte
+			var numbers []int
+			for range count {
+				n := w.next()
+				values, numbers = append(values, text(n)), append(numbers, n)
+			}
+			sent, _ := w.q.SendAll(w.ctx, 1, values)
+			for _, n := range numbers[sent:] {
 				w.at(n, "refused")
 			}
 		}
@@ -380,14 +447,20 @@ var scenarios = []scenario{
 // takesSlowly limits the queue to a few messages, and has the other process take one
 // every second for a while.
 func (w *work) takesSlowly() {
-	if err := w.peer.Set(w.id, sysv.Attr{UID: 500, GID: 500, Mode: 0o600, MaxBytes: 3}); err != nil {
+	size := uint64(3)
+	if w.packing {
+		size = 50 // a pack has half of it at most
+	}
+	if err := w.peer.Set(w.id, sysv.Attr{UID: 500, GID: 500, Mode: 0o600, MaxBytes: size}); err != nil {
 		w.Error(err)
 	}
 	w.others.Go(func() {
 		for range 8 {
 			time.Sleep(time.Second)
 			if text, ok := w.take(w.id); ok {
-				w.at(numberIn(text), "taken")
+				for _, value := range valuesOf(text) {
+					w.at(numberIn(value), "taken")
+				}
 			}
 		}
 	})
@@ -415,6 +488,7 @@ var ways = map[string][]chanmq.Option{
 	"polling":  {chanmq.WithPolling(time.Millisecond, 10*time.Millisecond)},
 	"spinning": {chanmq.WithSpin(time.Microsecond)},
 	"one park": {chanmq.WithMaxParked(1)},
+	"packing":  {chanmq.WithPacking()},
 }
 
 // runWith runs a scenario once, with something that happens at its calls. It
@@ -423,7 +497,7 @@ func runWith(t *testing.T, opts []chanmq.Option, scenario func(*work), mayVanish
 	t.Helper()
 	onMachine(t, func(t *testing.T, m *machine) {
 		q := m.private(t, opts...)
-		w := &work{T: t, machine: m, q: q, id: q.ID()}
+		w := &work{T: t, machine: m, q: q, id: q.ID(), packing: chanmq.Packs(q)}
 		w.ctx, w.cancel = context.WithTimeout(context.Background(), 3*time.Minute)
 		defer w.cancel()
 		m.faults(func(n int, c simq.Call) error { return fault(w, n, c) })

@@ -54,6 +54,7 @@ var needs = map[family][]string{
 	oneWay:    {"ns_per_message", "cpu_ns_per_message"},
 	acked:     {"ns_per_message", "cpu_ns_per_message"},
 	calls:     {"ns_per_call", "cpu_ns_per_call", "call_p50", "call_p99"},
+	packing:   {"ns_per_message", "cpu_ns_per_message"},
 	senders:   {"ns_per_message", "cpu_ns_per_message"},
 	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},
 	idleTime:  {"latency_p50", "latency_p99"},

@@ -17,6 +17,7 @@ type linkKind int
 const (
 	queueLink linkKind = iota
 	socketLink
+	streamLink
 	pipeLink
 	natsLink  // over loopback: the peers, a program of their own, see to it
 	redisLink // a server that the session starts; the peers are a program of their own
@@ -80,6 +81,8 @@ var (
 
 	chanmqChannels = system{label: "chanmq, channels", kind: "chanmq"}
 	chanmqBuffered = system{label: "chanmq, channels of 64", kind: "chanmq", args: []string{"buffer=64"}}
+	chanmqPacking  = system{label: "chanmq, channels, packing", kind: "chanmq", args: []string{"packing=1"}}
+	chanmqPacked   = system{label: "chanmq, channels of 256, packing", kind: "chanmq", args: []string{"packing=1", "buffer=256"}}
 	chanmqReceiver = system{label: "chanmq, Receiver and direct Send", kind: "chanmq-receive"}
 	chanmqDirect   = system{label: "chanmq, Send and Receive", kind: "chanmq-direct"}
 	chanmqInto     = system{label: "chanmq, Send and ReceiveInto", kind: "chanmq-into"}
@@ -91,6 +94,8 @@ var (
 	goBlockingChannel = system{label: "Go, blocking msgrcv + channel", kind: "msgrcv-channel"}
 	goUnix            = system{label: "Go, Unix socket", kind: "unix", link: socketLink}
 	goUnixChannel     = system{label: "Go, Unix socket + channel", kind: "unix-channel", link: socketLink}
+	goUnixBufio       = system{label: "Go, Unix socket, bufio, channels of 256", kind: "unix-bufio", link: streamLink}
+	goPipeBufio       = system{label: "Go, pipe, bufio, channels of 256", kind: "pipe-bufio", link: pipeLink}
 	goPipe            = system{label: "Go, pipe", kind: "pipe", link: pipeLink}
 	goNATS            = system{label: "NATS, embedded server", kind: "nats", link: natsLink}
 
@@ -114,6 +119,7 @@ const (
 	oneWay    family = "oneway"
 	acked     family = "acknowledged"
 	calls     family = "calls"
+	packing   family = "packing"
 	senders   family = "senders"
 	paced     family = "paced"
 	idleTime  family = "latency"
@@ -175,6 +181,7 @@ type scale struct {
 	window     time.Duration // of one measurement at full speed
 	sizes      []int         // of messages
 	ackedSizes []int         // of those that are acknowledged
+	packSizes  []int         // of values that are packed
 	senders    []int
 	callers    []int
 	rates      []int
@@ -197,6 +204,7 @@ var (
 		window:     200 * time.Millisecond,
 		sizes:      []int{16, 64, 256, 1024, 4096, 8192},
 		ackedSizes: []int{64, 4096},
+		packSizes:  []int{16, 64, 512},
 		senders:    []int{1, 2, 4, 8},
 		callers:    []int{1, 50},
 		rates:      []int{100, 1000, 10000},
@@ -217,6 +225,7 @@ var (
 		window:     50 * time.Millisecond,
 		sizes:      []int{64, 4096},
 		ackedSizes: []int{64, 4096},
+		packSizes:  []int{16, 64, 512},
 		senders:    []int{1, 4},
 		callers:    []int{1, 50},
 		rates:      []int{1000},
@@ -238,6 +247,7 @@ var (
 		window:     2 * time.Millisecond,
 		sizes:      []int{64},
 		ackedSizes: []int{64},
+		packSizes:  []int{16, 64, 512},
 		senders:    []int{2},
 		callers:    []int{3},
 		rates:      []int{1000},
@@ -271,7 +281,7 @@ func benchmarks(sc scale) (all []benchmark) {
 
 	for _, sys := range []system{
 		cHot, cBlocking, cBlocking.on(sameCore), cBlocking.on(apart),
-		chanmqChannels, chanmqChannels.on(sameCore), chanmqChannels.on(apart), chanmqReceiver,
+		chanmqChannels, chanmqChannels.on(sameCore), chanmqChannels.on(apart), chanmqPacking, chanmqReceiver,
 		chanmqDirect, chanmqDirect.on(sameCore), chanmqDirect.on(apart), chanmqInto, chanmqStruct,
 		goBlocking, goBlockingChannel, goUnix, goUnixChannel, goPipe, goNATS,
 	} {
@@ -335,6 +345,25 @@ func benchmarks(sc scale) (all []benchmark) {
 					family: calls, system: sys.label, params: params{Procs: procs, Callers: n, Size: 64}, link: sys.link,
 					takes: sc.window * 5 / 4,
 					run:   func(s *session, f *figures) error { return s.calls(f, sc, sys, procs, n) },
+				})
+			}
+		}
+	}
+
+	for _, w := range []way{
+		{cLoop, cBlocking, cBlocking},
+		wayPacked,
+		{"chanmq, channel of 64 -> channel of 64", chanmqBuffered, chanmqBuffered},
+		{goUnixBufio.label, goUnixBufio, goUnixBufio},
+		{goPipeBufio.label, goPipeBufio, goPipeBufio},
+		{goNATS.label, goNATS, goNATS},
+	} {
+		for _, procs := range procsOf(w.receiver, 2) {
+			for _, size := range sc.packSizes {
+				add(benchmark{
+					family: packing, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
+					takes: sc.window * 6 / 5,
+					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
 				})
 			}
 		}
@@ -475,6 +504,7 @@ func (w way) journaled() way {
 // The ways whose messages can be acknowledged, beside the C loop, whose cannot.
 var (
 	wayBuffered = way{"C -> chanmq, channel of 64", cBlocking, chanmqBuffered}
+	wayPacked   = way{"chanmq, channel of 256 -> channel of 256, packing", chanmqPacked, chanmqPacked}
 	wayInto     = way{"C -> chanmq, ReceiveInto", cBlocking, chanmqInto}
 	wayConsumer = way{"C -> chanmq, Consumer of 64", cBlocking, chanmqConsumer}
 	wayBorrowed = way{"C -> chanmq, Consumer of 64, borrowed values", cBlocking, chanmqBorrowed}

@@ -26,20 +26,25 @@ func attach(a peer.Arguments) (q queues, err error) {
 		if id < 0 {
 			continue
 		}
-		if *handle, err = chanmq.Attach(id, journal(a)...); err != nil {
+		if *handle, err = chanmq.Attach(id, options(a)...); err != nil {
 			return q, err
 		}
 	}
 	return q, nil
 }
 
-// journal is in a directory of the case's, if it has one.
-func journal(a peer.Arguments) (opts []chanmq.Option) {
+// options are a journal, in a directory of the case's, if it has one, and packing.
+func options(a peer.Arguments) (opts []chanmq.Option) {
 	if dir := a["files"]; dir != "" {
 		opts = append(opts, chanmq.WithJournal(dir))
 	}
+	if packs(a) {
+		opts = append(opts, chanmq.WithPacking())
+	}
 	return opts
 }
+
+func packs(a peer.Arguments) bool { return a.Int("packing", 0) != 0 }
 
 // channels receives from a Receiver's channel and sends into a Sender's.
 type channels struct {
@@ -47,6 +52,7 @@ type channels struct {
 	receiver *chanmq.Receiver[[]byte]
 	sender   *chanmq.Sender[[]byte]
 	buffer   int
+	packing  bool
 }
 
 func openChannels(a peer.Arguments) (peer.Endpoint, error) {
@@ -54,7 +60,7 @@ func openChannels(a peer.Arguments) (peer.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &channels{queues: q, buffer: a.Int("buffer", 0)}
+	c := &channels{queues: q, buffer: a.Int("buffer", 0), packing: packs(a)}
 	if q.in != nil {
 		c.receiver = q.in.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(c.buffer))
 	}
@@ -66,7 +72,15 @@ func openChannels(a peer.Arguments) (peer.Endpoint, error) {
 
 // Reuse counts C's buffer, what the pump holds, and what the program is about
 // to put in.
-func (c *channels) Reuse() int { return c.buffer + 2 }
+func (c *channels) Reuse() int {
+	if c.packing {
+		return c.buffer + 2 + peer.MaxText/minText
+	}
+	return c.buffer + 2
+}
+
+// minText is the size of the smallest texts, of which most fit a pack.
+const minText = 16
 
 func (c *channels) Send(p []byte) error {
 	select {
@@ -93,7 +107,7 @@ func openReceiver(a peer.Arguments) (peer.Endpoint, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &receiver{channels{queues: q, buffer: a.Int("buffer", 0)}}
+	r := &receiver{channels{queues: q, packing: packs(a), buffer: a.Int("buffer", 0)}}
 	if q.in != nil {
 		r.receiver = q.in.Receiver(context.Background(), chanmq.Any(), chanmq.WithBuffer(r.buffer))
 	}

@@ -1,9 +1,11 @@
 package main
 
 import (
+	"bufio"
 	"io"
 	"net"
 	"os"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -31,6 +33,8 @@ var endpointKinds = peer.Kinds{
 	"unix":           openUnix,
 	"unix-channel":   func(a peer.Arguments) (peer.Endpoint, error) { return pumped(openUnix(a)) },
 	"pipe":           openPipe,
+	"unix-bufio":     openUnixStream,
+	"pipe-bufio":     func(a peer.Arguments) (peer.Endpoint, error) { return streamed(openPipe(a)) },
 }
 
 // msgrcv is what a wrapper of the system calls does: they block, and the Go
@@ -159,6 +163,100 @@ func (u *unixSocket) Send(p []byte) error {
 func (u *unixSocket) Receive() ([]byte, error) {
 	n, err := u.conn.Read(u.received)
 	return u.received[:n], err
+}
+
+// openUnixStream is one end of a SOCK_STREAM pair.
+func openUnixStream(a peer.Arguments) (peer.Endpoint, error) {
+	f := os.NewFile(uintptr(a.Int("fd", -1)), "socket")
+	conn, err := net.FileConn(f) // a duplicate, without blocking
+	if err != nil {
+		return nil, err
+	}
+	return newStream(conn, conn, a.Int("size", 64)), f.Close()
+}
+
+func streamed(ep peer.Endpoint, err error) (peer.Endpoint, error) {
+	if err != nil {
+		return nil, err
+	}
+	p := ep.(*pipe)
+	return newStream(p.in, p.out, len(p.received)), nil
+}
+
+// stream is a stream with bufio on both ends, each of which a goroutine connects to a Go
+// channel. Its messages are all of one size. What is written waits for no more: the writer
+// is flushed when the channel is empty.
+type stream struct {
+	received chan []byte
+	toSend   chan []byte
+	failed   chan struct{} // closed when one of the goroutines has ended
+	fail     func(error)
+	err      error // set before failed is closed
+}
+
+// streamBuffer is the room of the channels, as of "channels of 256", and of the writers and
+// readers, as of a message of the default msgmax.
+const (
+	streamBuffer = 256
+	streamBytes  = 8192
+)
+
+func newStream(in io.Reader, out io.Writer, size int) *stream {
+	s := &stream{received: make(chan []byte, streamBuffer), toSend: make(chan []byte, streamBuffer), failed: make(chan struct{})}
+	var once sync.Once
+	s.fail = func(err error) {
+		once.Do(func() {
+			s.err = err
+			close(s.failed)
+		})
+	}
+	go s.read(bufio.NewReaderSize(in, streamBytes), size)
+	go s.write(bufio.NewWriterSize(out, streamBytes))
+	return s
+}
+
+func (s *stream) read(in *bufio.Reader, size int) {
+	for {
+		p := make([]byte, size)
+		if _, err := io.ReadFull(in, p); err != nil {
+			s.fail(err)
+			return
+		}
+		s.received <- p
+	}
+}
+
+func (s *stream) write(out *bufio.Writer) {
+	for p := range s.toSend {
+		_, err := out.Write(p)
+		if err == nil && len(s.toSend) == 0 {
+			err = out.Flush()
+		}
+		if err != nil {
+			s.fail(err)
+			return
+		}
+	}
+}
+
+func (s *stream) Reuse() int { return streamBuffer + 2 }
+
+func (s *stream) Send(p []byte) error {
+	select {
+	case s.toSend <- p:
+		return nil
+	case <-s.failed:
+		return s.err
+	}
+}
+
+func (s *stream) Receive() ([]byte, error) {
+	select {
+	case p := <-s.received:
+		return p, nil
+	case <-s.failed:
+		return nil, s.err
+	}
 }
 
 // pipe is a pipe to each side. Its messages are all of one size, since a pipe

@@ -222,6 +222,7 @@ func (r *report) markdown(plots map[family]string) string {
 		{oneWay, "One way, one sender", r.oneWayTable},
 		{acked, "One way, acknowledged", r.ackedTable},
 		{calls, "Request and reply, 64 bytes", r.callsTable},
+		{packing, "One way, channel to channel, with packing", func(w *strings.Builder, cases []*result) { r.oneWayTables(w, cases, packing) }},
 		{senders, "One way, several sender processes, 64 bytes", r.sendersTable},
 		{idleTime, "Latency after the receiver has been idle", r.idleTimeTable},
 		{paced, "Evenly spread messages", r.pacedTable},
@@ -544,6 +545,22 @@ func (r *report) reaches(w *strings.Builder) {
 				fmt.Sprintf(">= %.1fx", goal.least), r.callsOfFastest(params{Procs: procs, Callers: goal.callers, Size: 64}), times,
 				func(s spread) bool { return s.Median >= goal.least })
 		}
+	}
+	for _, goal := range []struct {
+		procs int
+		least float64
+	}{{1, 5}, {2, 3}} {
+		p := params{Size: 64, Procs: goal.procs}
+		line(fmt.Sprintf("messages/s, %s, 64 B, GOMAXPROCS=%d, of the C loop", wayPacked.label, goal.procs),
+			fmt.Sprintf(">= %.0fx", goal.least),
+			r.find(packing, cLoop, params{Size: 64}).of("ns_per_message").over(r.find(packing, wayPacked.label, p).of("ns_per_message")),
+			times, func(s spread) bool { return s.Median >= goal.least })
+	}
+	for _, procs := range []int{0, 1} {
+		p := params{Size: 64, Procs: procs}
+		line(fmt.Sprintf("round trip, 64 B, p50, GOMAXPROCS=%s: channels, with packing, of that without", p.procs()), "<= 1.05x",
+			r.find(roundTrip, chanmqPacking.label, p).of("rtt_p50").over(r.find(roundTrip, chanmqChannels.label, p).of("rtt_p50")),
+			times, atMost(1.05))
 	}
 
 	for _, queues := range []int{1, 100} {

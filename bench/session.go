@@ -160,8 +160,12 @@ func (s *session) connect(kind linkKind) (l link, err error) {
 		}
 		l.args[0] = []string{pair("out", there), pair("in", back)}
 		l.args[1] = []string{pair("out", back), pair("in", there)}
-	case socketLink:
-		fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	case socketLink, streamLink:
+		typ := unix.SOCK_SEQPACKET
+		if kind == streamLink {
+			typ = unix.SOCK_STREAM
+		}
+		fds, err := unix.Socketpair(unix.AF_UNIX, typ|unix.SOCK_CLOEXEC, 0)
 		if err != nil {
 			return l, os.NewSyscallError("socketpair", err)
 		}

@@ -86,43 +86,9 @@ func (a *Adopted) delivered(s *Slot) {
 	if a.closed {
 		return
 	}
-	_ = a.writeWord(s.offset+slotAttempts, uint32(s.attempt)) // Close returns it
-}
-
-// moved writes the number of values that were moved.
-func (a *Adopted) moved(s *Slot) error {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if s.released || a.closed {
-		return fmt.Errorf("journal %s: %w", a.Path(), fs.ErrClosed) // another process may have it
-	}
-	if s.unknown {
-		// Its place in the order stays behind all others of the file.
-		s.seq = behindAll + uint64(s.moved)
-		var seq [8]byte
-		native.PutUint64(seq[:], behindAll)
-		_ = a.write(s.offset+slotSeq, seq[:]) // Close returns it
-	}
-	var counts [8]byte
-	native.PutUint32(counts[:], uint32(s.values))
-	native.PutUint32(counts[slotMoved-slotValues:], uint32(s.moved))
-	err := a.write(s.offset+slotValues, counts[:])
-	if s.unknown && err == nil {
-		err = a.writeWord(s.offset+slotLength, uint32(s.n)+1) // now all of it counts
-		s.unknown = err != nil
-	}
-	step("moved")
-	return err
-}
-
-// behindAll is the number of a pack that had none when its process died.
-const behindAll = 1 << 62
-
-// writeWord needs mu.
-func (a *Adopted) writeWord(offset int64, word uint32) error {
 	var b [4]byte
-	native.PutUint32(b[:], word)
-	return a.write(offset, b[:])
+	native.PutUint32(b[:], uint32(s.attempt))
+	_ = a.write(s.offset+slotAttempts, b[:]) // Close returns it
 }
 
 // emptyType is what a slot is freed with.
@@ -395,13 +361,9 @@ func (d *directory) adopt(name string, wanted func(Identity) bool) (a *Adopted, 
 		_ = sysv.CloseFile(fd) // nothing was written to it
 		return nil, false, d.unreadable(name, "somebody replaced it")
 	}
-	for _, offset := range twice {
-		// Before anything of the pack is moved: then it would count again.
-		if err := sysv.WriteAt(fd, emptyType[:], offset+int64(slotMtype)); err != nil {
-			_ = sysv.CloseFile(fd)
-			return nil, false, &fs.PathError{Op: "write journal", Path: d.join(name), Err: err}
-		}
-		step("adopt: freed")
+	if slots, err = unpack(fd, h, slots, twice); err != nil {
+		_ = sysv.CloseFile(fd)
+		return nil, false, &fs.PathError{Op: "unpack journal", Path: d.join(name), Err: err}
 	}
 	a = &Adopted{Queue: h.queue, Slots: slots, created: h.created, dir: d, name: name, lock: lock, fd: fd, unfreed: len(slots), undecided: len(slots)}
 	for _, s := range slots {

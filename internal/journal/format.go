@@ -227,16 +227,16 @@ func readSlot(file *window, at int64, room int) (*Slot, error) {
 	length := int64(native.Uint32(b[slotLength:])) - 1
 	attempts := native.Uint32(b[slotAttempts:])
 	filled := native.Uint32(b[slotFill:])
-	hint := LengthHint{kind: uint8(filled >> 8), size: native.Uint32(b[slotFixed:])}
+	hint, known := parseHint(filled, native.Uint32(b[slotFixed:]))
 	switch {
 	case length > int64(room):
 		return nil, fmt.Errorf("the message at %d has %d bytes in a slot of %d", at, length, room)
 	case attempts > 1<<31-1:
 		return nil, fmt.Errorf("the message at %d had %d attempts", at, attempts)
-	case filled>>8 >= hintKinds || hint.size > MaxRoom:
+	case !known:
 		return nil, fmt.Errorf("the slot at %d has a hint %#x of %d", at, filled, hint.size)
 	}
-	s := &Slot{offset: at, attempt: int(attempts), n: int(length)}
+	s := &Slot{offset: at, attempt: int(attempts), n: int(length), hint: hint}
 	need := room
 	if length >= 0 {
 		need = int(length)
@@ -251,11 +251,7 @@ func readSlot(file *window, at int64, room int) (*Slot, error) {
 		return nil, err
 	}
 	if length < 0 {
-		s.unknown = true
 		s.n, s.inferred = hint.infer(text, byte(filled))
-		if n, ok := envelope.PackLength(text); ok {
-			s.n, s.inferred = n, false // it says so itself
-		}
 	}
 	if s.values > 0 {
 		if n, _, err := envelope.ParsePack(text); err != nil || n != s.values {

@@ -46,6 +46,7 @@ const (
 	classes = 23  // of slots, each twice as large as the one before: up to 1 GiB
 	// maxGrowth is how much a file grows at once, if several slots fit that.
 	maxGrowth = 1 << 20
+	maxPages  = math.MaxUint32 // of a file
 )
 
 // MaxRoom is the number of bytes of text that the largest slot has room for.
@@ -280,7 +281,7 @@ func (j *Journal) extend(class, count int) error {
 	room := minRoom << class
 	stride := slotHeader + room
 	pages := (extentHeader + count*stride + j.page - 1) / j.page
-	if used := j.used.Load(); uint64(used)+uint64(pages) > math.MaxUint32 {
+	if used := j.used.Load(); uint64(used)+uint64(pages) > maxPages {
 		return fmt.Errorf("journal %s: %w", j.path, ErrTooLarge)
 	}
 	offset := int64(j.used.Load()) * int64(j.page)

@@ -27,29 +27,14 @@ func packOf(values ...string) string {
 func takePack(t testing.TB, msqid int, s *Slot, seq uint64, typ int, values ...string) {
 	t.Helper()
 	send(t, msqid, typ, packOf(values...))
-	s.Arm(LengthHint{})
+	s.Arm(LengthHint{}.Enveloped())
 	s.TookPack(receive(t, msqid, s), seq, len(values))
 }
 
-// valuesOf returns what is in the slots: a message, or the values that a pack still has.
-func valuesOf(t testing.TB, slots []*Slot) (values []string) {
-	t.Helper()
+// valuesOf returns what is in the slots.
+func valuesOf(slots []*Slot) (values []string) {
 	for _, s := range slots {
-		if s.Values() == 0 {
-			values = append(values, fmt.Sprintf("%d %s %d", s.Seq(), s.Text(), s.Attempt()))
-			continue
-		}
-		n, at, err := envelope.ParsePack(s.Text())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for i := range n {
-			var value []byte
-			value, at = envelope.NextValue(s.Text(), at)
-			if skipped := n - s.Values(); i >= skipped {
-				values = append(values, fmt.Sprintf("%d %s 0", int(s.Seq())+i-skipped, value))
-			}
-		}
+		values = append(values, fmt.Sprintf("%d %s %d", s.Seq(), s.Text(), s.Attempt()))
 	}
 	return values
 }
@@ -63,7 +48,7 @@ func wantValues(t testing.TB, when, dir string, id Identity, want ...string) {
 		t.Fatal(err)
 	}
 	for _, a := range found {
-		got = append(got, valuesOf(t, a.Slots)...)
+		got = append(got, valuesOf(a.Slots)...)
 		if err := a.Close(); err != nil {
 			t.Fatal(err)
 		}
@@ -83,10 +68,10 @@ func TestWhatAKillLeavesOfAPack(t *testing.T) {
 	value := []*Slot{slotOf(t, j, 0), slotOf(t, j, 0), slotOf(t, j, 0)}
 	for range 3 { // the second and third in slots that were used
 		send(t, msqid, 7, packOf("a", "b", "c"))
-		pack.Arm(NeverEndsIn(0xFF))
+		pack.Arm(NeverEndsIn(0xFF).Enveloped())
 		wantValues(t, "armed", dir, id)
 		n := receive(t, msqid, pack)
-		wantMessages(t, "received", killed(t, dir, id), message{7, packOf("a", "b", "c"), 0, false})
+		wantValues(t, "received", dir, id, "1 a 0", "2 b 0", "3 c 0")
 		pack.TookPack(n, 10, 3)
 		wantValues(t, "took", dir, id, "10 a 0", "11 b 0", "12 c 0")
 
@@ -123,55 +108,94 @@ func TestWhatAKillLeavesOfAPack(t *testing.T) {
 	}
 }
 
-// TestThePackKnowsItsLength: what msgrcv would have returned is not needed for a pack, whatever
-// the codec knows of its values.
-func TestThePackKnowsItsLength(t *testing.T) {
-	for name, hint := range map[string]LengthHint{"none": {}, "end": NeverEndsIn(0xFF), "fixed": FixedLength(200)} {
+// TestLengthsInEnvelopes: what msgrcv would have returned is not needed for a pack, whatever
+// the codec knows of its values. What it knows of a text holds for one in an envelope too.
+func TestLengthsInEnvelopes(t *testing.T) {
+	plain := string(envelope.Append(nil, &envelope.Header{Kind: envelope.Plain}))
+	for name, c := range map[string]struct {
+		hint     LengthHint
+		text     string
+		want     []string
+		inferred bool
+	}{
+		"pack, none":   {LengthHint{}, packOf("a", "\xFF\xFF\xFF"), []string{"a", "\xFF\xFF\xFF"}, false},
+		"pack, end":    {NeverEndsIn(0xFF), packOf("a", "\xFF\xFF\xFF"), []string{"a", "\xFF\xFF\xFF"}, false},
+		"pack, fixed":  {FixedLength(200), packOf("a", "\xFF\xFF\xFF"), []string{"a", "\xFF\xFF\xFF"}, false},
+		"plain, none":  {LengthHint{}, plain + "text", []string{plain + "text"}, true},
+		"plain, fixed": {FixedLength(9), plain + "text\xFF\xFF\xFF\xFF\xFF", []string{plain + "text\xFF\xFF\xFF\xFF\xFF"}, false},
+		"text, fixed":  {FixedLength(9), "text\xFF\xFF\xFF\xFF\xFF", []string{"text\xFF\xFF\xFF\xFF\xFF"}, false},
+		"damaged":      {LengthHint{}, packOf("a")[:15], []string{packOf("a")[:15]}, true},
+	} {
 		t.Run(name, func(t *testing.T) {
 			dir := newDir(t)
 			msqid, id := newQueue(t)
 			s := slotOf(t, open(t, dir, id), 0)
-			pack := packOf("a", "\xFF\xFF\xFF")
-			send(t, msqid, 1, pack)
-			s.Arm(hint)
+			send(t, msqid, 1, c.text)
+			s.Arm(c.hint.Enveloped())
 			receive(t, msqid, s)
-			wantMessages(t, "received", killed(t, dir, id), message{1, pack, 0, false})
+			var want []message
+			for _, text := range c.want {
+				want = append(want, message{1, text, 0, c.inferred})
+			}
+			wantMessages(t, "received", killed(t, dir, id), want...)
 		})
 	}
 }
 
-// TestKilledWhileAPackIsAdopted: an adopter moves the values to slots of its own. If it dies
-// at a step, the next one finds all that were not acknowledged, in both journals.
-func TestKilledWhileAPackIsAdopted(t *testing.T) {
+// TestAPackOfAHandleWithoutPacking: it is a text like any other.
+func TestAPackOfAHandleWithoutPacking(t *testing.T) {
+	dir := newDir(t)
+	msqid, id := newQueue(t)
+	s := slotOf(t, open(t, dir, id), 0)
+	send(t, msqid, 1, packOf("a", "b"))
+	s.Arm(NeverEndsIn(0xFF))
+	n := receive(t, msqid, s)
+	wantMessages(t, "received", killed(t, dir, id), message{1, packOf("a", "b"), 0, false})
+	s.Took(n, 1)
+	wantMessages(t, "took", killed(t, dir, id), message{1, packOf("a", "b"), 0, false})
+}
+
+// TestKilledWhilePacksAreAdopted: an adopter gives the values slots of their own, in the same
+// file. If it dies at a step, the next one finds all of them, once.
+func TestKilledWhilePacksAreAdopted(t *testing.T) {
 	msqid, id := newQueue(t)
 	from := newDir(t)
 	j := open(t, from, id)
-	takePack(t, msqid, slotOf(t, j, 0), 10, 7, "a", "b", "c")
-	slotOf(t, j, 0).Put(7, []byte("a"), 10) // and killed before it was moved
+	before := slotOf(t, j, 0)
+	take(t, msqid, before, NeverEndsIn(0), 9, 7, "before")
+	pack := slotOf(t, j, 0)
+	takePack(t, msqid, pack, 10, 7, "gone", "a", "b", "", strings.Repeat("c", 30))
+	pack.Moved(1)
+	slotOf(t, j, 0).Put(7, []byte("a"), 11) // and killed before it was moved
+	unrecorded := slotOf(t, j, 0)
+	unrecorded.Arm(LengthHint{}.Enveloped())
+	send(t, msqid, 7, packOf("d", "e"))
+	receive(t, msqid, unrecorded)
 	dir := copyDir(t, from)
 
-	all := []string{"10 a 0", "11 b 0", "12 c 0"}
-	atEachStep(t, func(name string) { wantValues(t, name, dir, id, all...) })
+	all := []string{"9 before 0", "11 a 0", "12 b 0", "13  0", "14 " + strings.Repeat("c", 30) + " 0", "15 d 0", "16 e 0"}
+	var steps []string
+	atEachStep(t, func(name string) {
+		steps = append(steps, name)
+		wantValues(t, name, dir, id, all...)
+	})
 	a := adoptOne(t, dir, id)
-	if len(a.Slots) != 1 || a.Slots[0].Values() != 3 {
-		t.Fatalf("adopted %v", valuesOf(t, a.Slots))
+	if got := valuesOf(a.Slots); strings.Join(got, ", ") != strings.Join(all, ", ") {
+		t.Errorf("adopted %q, want %q", got, all)
 	}
-	pack := a.Slots[0]
-	all = all[2:]
-	if err := pack.Moved(2); err != nil {
-		t.Error(err)
+	if len(steps) < 10 {
+		t.Errorf("steps: %q", steps)
 	}
-	wantValues(t, "two are moved", dir, id, "12 c 0")
-	all = nil
-	if err := pack.Moved(1); err != nil {
-		t.Error(err)
+	step = func(string) {}
+	for i, s := range a.Slots {
+		s.Deliver()
+		if err := s.Free(); err != nil {
+			t.Error(err)
+		}
+		wantValues(t, "acknowledged", dir, id, all[i+1:]...)
 	}
-	wantValues(t, "all are moved", dir, id)
 	if len(files(t, dir)) > 0 {
 		t.Errorf("files: %v", files(t, dir))
-	}
-	if err := a.Close(); err != nil {
-		t.Error(err)
 	}
 }
 
@@ -194,7 +218,7 @@ func TestDamagedPacksAreReported(t *testing.T) {
 			msqid, id := newQueue(t)
 			s := slotOf(t, open(t, dir, id), 0)
 			send(t, msqid, 1, c.text)
-			s.Arm(LengthHint{})
+			s.Arm(LengthHint{}.Enveloped())
 			s.TookPack(receive(t, msqid, s), 1, int(c.values))
 			s.gone.Store(c.moved)
 			if found, err := Adopt(copyDir(t, dir), id); err == nil || found != nil {

@@ -5,6 +5,7 @@ import (
 	"math"
 	"sync/atomic"
 
+	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -14,9 +15,17 @@ import (
 // the byte that the slot was filled with, which is the one that has ended the
 // fewest messages of the journal.
 type LengthHint struct {
-	kind uint8
-	end  byte
-	size uint32
+	kind  uint8
+	end   byte
+	packs bool
+	size  uint32
+}
+
+// Enveloped is the hint of a handle that takes texts out of their envelopes (package
+// envelope): what h says is of those texts, and what was received may be a pack.
+func (h LengthHint) Enveloped() LengthHint {
+	h.packs = true
+	return h
 }
 
 // The kinds of LengthHint, as the file has them.
@@ -25,7 +34,25 @@ const (
 	hintEnd
 	hintFixed
 	hintKinds
+
+	hintPacks = 4 // is added to the others
 )
+
+// word is the hint in the file, and the byte that the text is filled with.
+func (h LengthHint) word(fill byte) uint32 {
+	kind := h.kind
+	if h.packs {
+		kind |= hintPacks
+	}
+	return uint32(fill) | uint32(kind)<<8
+}
+
+// parseHint is the opposite of word. It reports false if there is no such hint.
+func parseHint(word, size uint32) (h LengthHint, ok bool) {
+	kind := word >> 8
+	h = LengthHint{kind: uint8(kind &^ hintPacks), packs: kind&hintPacks > 0, size: size}
+	return h, kind < hintPacks+hintKinds && h.kind < hintKinds && size <= MaxRoom
+}
 
 // NeverEndsIn says that no text ends with the byte, as text in UTF-8 never does with
 // 0xFF. Lengths are then exact.
@@ -46,6 +73,18 @@ const defaultFill = 0xFF
 // infer returns the length of the text in a slot that was filled with the byte, and
 // whether it is not sure.
 func (h LengthHint) infer(room []byte, fill byte) (n int, inferred bool) {
+	if h.packs {
+		if n, ok := envelope.PackLength(room); ok {
+			if _, _, err := envelope.ParsePack(room[:n]); err == nil {
+				return n, false // it says so itself
+			}
+		}
+		h.packs = false
+		if e, _, err := envelope.Parse(room); err == nil && e.Kind == envelope.Plain {
+			n, inferred := h.infer(room[envelope.PlainHeader:], fill)
+			return envelope.PlainHeader + n, inferred
+		}
+	}
 	n = len(room)
 	for n > 0 && room[n-1] == fill {
 		n--
@@ -77,9 +116,8 @@ type Slot struct {
 	seq      uint64
 	attempt  int
 	inferred bool
-	unknown  bool // the file does not have the length
-	values   int  // of a pack: how many it had; 0: it is one message
-	moved    int  // of a pack: how many of them have got slots of their own
+	values   int // of a pack: how many it had; 0: it is one message
+	moved    int // of a pack: how many of them have got slots of their own
 
 	// Of a journal that this process receives into.
 	j        *Journal
@@ -128,7 +166,7 @@ func newSlot(j *Journal, class int, mem []byte) *Slot {
 func (s *Slot) forget() { *s = Slot{released: true} }
 
 func (s *Slot) putHint() {
-	native.PutUint32(s.ctl[slotFill:], uint32(s.fill)|uint32(s.hint.kind)<<8)
+	native.PutUint32(s.ctl[slotFill:], s.hint.word(s.fill))
 	native.PutUint32(s.ctl[slotFixed:], s.hint.size)
 }
 
@@ -209,6 +247,8 @@ func (s *Slot) Put(typ int, text []byte, seq uint64) {
 		panic("journal: Put in a slot that holds a message")
 	}
 	s.begin()
+	s.hint = LengthHint{} // it is in no envelope
+	s.putHint()
 	copy(s.buf[sysv.HeaderSize:], text)
 	s.n, s.seq = len(text), seq
 	s.dirty, s.armed = max(s.dirty, len(text)), false
@@ -217,12 +257,12 @@ func (s *Slot) Put(typ int, text []byte, seq uint64) {
 	s.mtype.Store(uintptr(typ)) // now all of it counts
 }
 
+// Enveloped reports whether the text is as the kernel gave it to a handle that takes texts out
+// of their envelopes. In an adopted slot it is no pack: those are unpacked.
+func (s *Slot) Enveloped() bool { return s.hint.packs }
+
 // Values returns how many values of a pack were not moved, 0 if it is one message.
 func (s *Slot) Values() int { return s.values - s.moved }
-
-// Unpacked says that the message of an adopted slot is a pack with so many values, where the
-// process that took it died before it had recorded that, or did not know it.
-func (s *Slot) Unpacked(values int) { s.values = values }
 
 // Moved records that the first n values which the pack still had are in slots of their own,
 // or need none any more. With the last of them the slot is freed.
@@ -232,9 +272,6 @@ func (s *Slot) Moved(n int) error {
 	}
 	s.moved += n
 	s.seq += uint64(n)
-	if s.a != nil {
-		return s.a.moved(s)
-	}
 	s.gone.Store(uint32(s.moved))
 	return nil
 }
