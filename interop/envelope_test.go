@@ -39,9 +39,21 @@ func TestEnvelope(t *testing.T) {
 		longer[6] += 5
 		texts = append(texts, string(longer))
 	}
+	for _, values := range [][]string{{""}, {"one"}, {"one", "", "\xFEcmq", strings.Repeat("x", 300)}} {
+		pack := packOf(values...)
+		texts = append(texts, pack, pack+"x", pack[:6]+"\x13\x00"+pack[8:14]+"later"+pack[14:])
+		for n := range min(len(pack), 30) {
+			texts = append(texts, pack[:n])
+		}
+	}
 	texts = append(texts,
 		"plain",
-		"\xFEcmq\x02\x01\x08\x00", "\xFEcmq\x01\x00\x08\x00", "\xFEcmq\x01\x06\x08\x00", "\xFEcmq\x01\x01\xFF\xFF",
+		"\xFEcmq\x01\x06\x0e\x00"+"\x00\x00"+"\x00\x00\x00\x00",                // no values
+		"\xFEcmq\x01\x06\x0e\x00"+"\x01\x00"+"\x03\x00\x00\x00"+"\x02\x00x",    // less than it says
+		"\xFEcmq\x01\x06\x0e\x00"+"\x01\x00"+"\x04\x00\x00\x00"+"\x01\x00xx",   // more
+		"\xFEcmq\x01\x06\x0e\x00"+"\x02\x00"+"\x03\x00\x00\x00"+"\x00\x00\x00", // half a length
+		"\xFEcmq\x01\x06\x0e\x00"+"\x03\x00"+"\x04\x00\x00\x00"+"\x00\x00\x00\x00",
+		"\xFEcmq\x02\x01\x08\x00", "\xFEcmq\x01\x00\x08\x00", "\xFEcmq\x01\x07\x08\x00", "\xFEcmq\x01\x01\xFF\xFF",
 		string(envelope.Append(nil, &envelope.Header{Kind: envelope.Request, ReplyType: -1})),
 		string(envelope.Append(nil, &envelope.Header{Kind: envelope.DeadLetter, Type: -1})),
 		"\xFEcmq\x01\x05\x18\x00"+"\x01\x00\x00\x00\x00\x00\x00\x00"+"\x02\x00\x00\x00"+"\xFF\xFF\xFF\xFF"+"text",
@@ -92,8 +104,26 @@ func describe(text []byte) string {
 	case err != nil:
 		return "damaged"
 	}
+	if h.Kind == envelope.Pack {
+		if _, _, err := envelope.ParsePack(text); err != nil {
+			return "damaged"
+		}
+	}
 	again := append(envelope.Append(nil, &h), payload...)
 	l := h.Life
-	return fmt.Sprintf("%d %d %d %d %d %d %d %d %d %d %d %d %x %x %x", h.Kind, h.CallID, h.ReplyType, h.Expiry, h.WaitsUntil,
-		l.PID, l.PIDNamespace, l.TimeNamespace, l.Start, h.Code, h.Type, h.Attempts, h.Reason, payload, again)
+	return fmt.Sprintf("%d %d %d %d %d %d %d %d %d %d %d %d %d %d %x %x %x", h.Kind, h.CallID, h.ReplyType, h.Expiry, h.WaitsUntil,
+		l.PID, l.PIDNamespace, l.TimeNamespace, l.Start, h.Code, h.Type, h.Attempts, h.Values, h.Size, h.Reason, payload, again)
+}
+
+// packOf returns a pack of the values.
+func packOf(values ...string) string {
+	b := make([]byte, envelope.PackHeader)
+	for _, value := range values {
+		at := len(b)
+		b = append(b, make([]byte, envelope.ValueHeader)...)
+		envelope.PutValue(b[at:], len(value))
+		b = append(b, value...)
+	}
+	envelope.PutPack(b, len(values), len(b)-envelope.PackHeader)
+	return string(b)
 }

@@ -2,7 +2,7 @@
 #include <stdint.h>
 #include <string.h>
 
-enum { PLAIN = 1, REQUEST, REPLY, ERROR_REPLY, DEAD_LETTER };
+enum { PLAIN = 1, REQUEST, REPLY, ERROR_REPLY, DEAD_LETTER, PACK };
 
 struct envelope {
 	int kind;
@@ -17,6 +17,8 @@ struct envelope {
 	uint32_t attempts;   /* DEAD_LETTER */
 	uint32_t reason_len; /* DEAD_LETTER */
 	const char *reason;  /* DEAD_LETTER, not terminated */
+	uint32_t values;     /* PACK: how many */
+	uint32_t size;       /* PACK: bytes behind the header */
 };
 
 static uint64_t get_number(const unsigned char *b, int bytes)
@@ -38,13 +40,13 @@ static void put_number(unsigned char *b, int bytes, uint64_t n)
    bytes has none, -1 if it is damaged, or of a version or kind that is not known. */
 static long read_envelope(struct envelope *e, const unsigned char *b, size_t len)
 {
-	static const size_t least[] = {0, 8, 64, 48, 48, 24};
+	static const size_t least[] = {0, 8, 64, 48, 48, 24, 14};
 	size_t size;
 
 	memset(e, 0, sizeof *e);
 	if (len < 4 || memcmp(b, "\xFE" "cmq", 4))
 		return 0;
-	if (len < 8 || b[4] != 1 || b[5] < PLAIN || b[5] > DEAD_LETTER)
+	if (len < 8 || b[4] != 1 || b[5] < PLAIN || b[5] > PACK)
 		return -1;
 	e->kind = b[5];
 	size = get_number(b + 6, 2);
@@ -70,6 +72,10 @@ static long read_envelope(struct envelope *e, const unsigned char *b, size_t len
 		e->reason_len = get_number(b + 20, 4);
 		e->reason = (const char *)b + 24;
 		return e->type < 0 || e->reason_len > size - 24 ? -1 : (long)size;
+	case PACK:
+		e->values = get_number(b + 8, 2);
+		e->size = get_number(b + 10, 4);
+		return e->values == 0 || e->size != len - size ? -1 : (long)size;
 	default:
 		return (long)size;
 	}
@@ -79,6 +85,28 @@ static long read_envelope(struct envelope *e, const unsigned char *b, size_t len
 	e->code = get_number(b + 12, 4);
 	e->start = get_number(b + 16, 8);
 	return e->reply_type < 0 ? -1 : (long)size;
+}
+
+/* Returns the next value of a pack, which ends at end, and puts its length into *len. *p is
+   where the last value ended, at first behind the header. NULL if there is none any more:
+   then the pack is damaged unless *p is end and there were e->values. */
+static const unsigned char *next_value(const unsigned char **p, const unsigned char *end, size_t *len)
+{
+	const unsigned char *value = *p + 2;
+
+	if (end - *p < 2 || (size_t)(end - value) < (*len = get_number(*p, 2)))
+		return NULL;
+	*p = value + *len;
+	return value;
+}
+
+/* Appends a value to a pack, of which the first size bytes are written, and returns how many
+   are then. The first value goes behind the header, at 14. */
+static size_t append_value(unsigned char *pack, size_t size, const void *value, size_t len)
+{
+	put_number(pack + size, 2, len);
+	memcpy(pack + size + 2, value, len);
+	return size + 2 + len;
 }
 
 /* Writes the header to b, which has room for it, and returns its size. */
@@ -112,6 +140,11 @@ static size_t write_envelope(unsigned char *b, const struct envelope *e)
 		put_number(b + 20, 4, e->reason_len);
 		memcpy(b + 24, e->reason, e->reason_len);
 		size = 24 + e->reason_len;
+		break;
+	case PACK:
+		put_number(b + 8, 2, e->values);
+		put_number(b + 10, 4, e->size);
+		size = 14;
 		break;
 	}
 	if (life != b) {

@@ -8,7 +8,7 @@ import struct
 import sys
 
 MAGIC = b"\xFEcmq"
-PLAIN, REQUEST, REPLY, ERROR_REPLY, DEAD_LETTER = range(1, 6)
+PLAIN, REQUEST, REPLY, ERROR_REPLY, DEAD_LETTER, PACK = range(1, 7)
 
 # The fields behind the first 8 bytes. "reserved" is 0.
 LIFE = ("pid", "pid_namespace", "time_namespace", "code", "start")
@@ -18,6 +18,7 @@ FIELDS = {
     REPLY: ("QqIIIIQ", ("call_id", "expiry") + LIFE),
     ERROR_REPLY: ("QqIIIIQ", ("call_id", "expiry") + LIFE),
     DEAD_LETTER: ("qII", ("type", "attempts", "reason_len")),
+    PACK: ("HI", ("values", "size")),
 }
 
 
@@ -40,6 +41,8 @@ def read_envelope(text):
         if n > size - least:
             raise ValueError("damaged")
         e["reason"] = text[least : least + n]
+    if kind == PACK and (e["values"] == 0 or e["size"] != len(text) - size):
+        raise ValueError("damaged")
     return e, text[size:]
 
 
@@ -52,17 +55,40 @@ def write_envelope(e, text):
     return MAGIC + struct.pack("<BBH", 1, e["kind"], 8 + len(header)) + header + text
 
 
+def read_values(e, text):
+    """Returns the values of a pack, from its header and the text behind that."""
+    values, at = [], 0
+    for _ in range(e["values"]):
+        if len(text) - at < 2:
+            raise ValueError("damaged")
+        (n,) = struct.unpack_from("<H", text, at)
+        at += 2 + n
+        if at > len(text):
+            raise ValueError("damaged")
+        values.append(text[at - n : at])
+    if at != len(text):
+        raise ValueError("damaged")
+    return values
+
+
+def write_pack(values):
+    """Returns a pack of at least one value, of less than 64 KiB each."""
+    text = b"".join(struct.pack("<H", len(value)) + value for value in values)
+    return write_envelope({"kind": PACK, "values": len(values), "size": len(text)}, text)
+
+
 if __name__ == "__main__":
     PRINTED = ("kind", "call_id", "reply_type", "expiry", "waits_until", "pid", "pid_namespace",
-               "time_namespace", "start", "code", "type", "attempts")
+               "time_namespace", "start", "code", "type", "attempts", "values", "size")
     for line in sys.stdin:
         try:
             e, text = read_envelope(bytes.fromhex(line))
+            values = read_values(e, text) if e and e["kind"] == PACK else None
         except ValueError:
             print("damaged")
             continue
         if e is None:
             print("none")
             continue
-        print(*(e.get(name, 0) for name in PRINTED), e.get("reason", b"").hex(), text.hex(),
-              write_envelope(e, text).hex())
+        again = write_envelope(e, text) if values is None else write_pack(values)
+        print(*(e.get(name, 0) for name in PRINTED), e.get("reason", b"").hex(), text.hex(), again.hex())
