@@ -168,11 +168,13 @@ func (q *queue) sendSlot(ctx context.Context) {
 	o.init(q, new(wait.Spinner))
 	o.returns = true
 	defer o.waiter.Release()
+	q.returning.RLock()
+	defer q.returning.RUnlock()
 	var m raw
 	for q.slot.take(Any(), &m) {
 		o.msg = m.wire()
 		if err := o.run(ctx); err != nil {
-			_ = q.putIntoSlot(m) // it is open
+			_ = q.putIntoSlot(m) // it is open: see returning
 			return
 		}
 		_ = m.ack()
@@ -187,7 +189,9 @@ var errRemoving = cause([]error{ErrRemoved}, "the queue is removed with the hand
 // Where there is none, or nobody will receive from the queue again, it goes to the front
 // of left, which holds what Senders left over.
 func (q *queue) sendBack(left *UndeliveredError) {
+	q.returning.Lock() // by now, nobody waits for room
 	held := q.slot.close()
+	q.returning.Unlock()
 	var err error
 	if q.options.remove {
 		err = errRemoving
