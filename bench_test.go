@@ -142,6 +142,9 @@ func TestAllocations(t *testing.T) {
 	var pointInto chanmq.Message[point]
 	r := points.Receiver(ctx, chanmq.OfType(3))
 	bytes := q.Receiver(ctx, chanmq.OfType(4))
+	counted := newQueue(t, chanmq.WithCounters())
+	countedPoints := chanmq.As(counted, codec.Struct[point]())
+	countedReceiver := countedPoints.Receiver(ctx, chanmq.OfType(3))
 	check := func(err error) {
 		if err != nil {
 			t.Fatal(err)
@@ -173,6 +176,14 @@ func TestAllocations(t *testing.T) {
 		{"Receiver of a struct", func() {
 			check(points.Send(ctx, 3, point{}))
 			<-r.C()
+		}, 0},
+		{"ReceiveInto of []byte, with counters", func() {
+			check(counted.Send(ctx, 1, text))
+			check(counted.ReceiveInto(ctx, chanmq.OfType(1), &into))
+		}, 0},
+		{"Receiver of a struct, with counters", func() {
+			check(countedPoints.Send(ctx, 3, point{}))
+			<-countedReceiver.C()
 		}, 0},
 		{"Receiver of []byte", func() {
 			check(q.Send(ctx, 4, text))

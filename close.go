@@ -168,6 +168,8 @@ func (q *queue) sendSlot(ctx context.Context) {
 	o.init(q, new(wait.Spinner))
 	o.returns = true
 	defer o.waiter.Release()
+	q.sendingBack.RLock()
+	defer q.sendingBack.RUnlock()
 	for {
 		back := returning{q: q, held: q.slot.takeAlike()}
 		if len(back.held) == 0 {
@@ -194,13 +196,15 @@ var errRemoving = cause([]error{ErrRemoved}, "the queue is removed with the hand
 // Where there is none, or nobody will receive from the queue again, it goes to the front
 // of left, which holds what Senders left over.
 func (q *queue) sendBack(left *UndeliveredError) {
-	back := returning{q: q, held: q.slot.close()}
+	q.sendingBack.Lock() // by now, nobody waits for room
+	held := q.slot.close()
+	q.sendingBack.Unlock()
+	back := returning{q: q, held: held}
 	err := errRemoving
 	if !q.options.remove {
 		_, err = back.all() // Journal.Close, or the next process, deals with errors of the journal
 	}
-	held := back.held
-	if len(held) == 0 {
+	if held = back.held; len(held) == 0 {
 		return
 	}
 	// All the rest stays, or a later message would get before an earlier one.

@@ -37,6 +37,10 @@ type queue struct {
 	closing chan struct{} // closed when Close begins
 	ended   chan struct{} // closed when Close has done everything
 
+	// For reading, of those who send what is in the slot to the kernel, and have one of
+	// its messages in their hands; for writing, of whoever empties it for the last time.
+	sendingBack sync.RWMutex
+
 	finding sync.Mutex // held by whoever calls get
 	away    away       // guarded by finding
 

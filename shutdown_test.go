@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/chanmq/chanmq"
@@ -220,6 +221,35 @@ func TestShutdownAndCloseAtOnce(t *testing.T) {
 			t.Fatalf("%d were read, and %d are in the queue (%v), want 3", read, stat.Messages, err)
 		}
 		_ = other.Remove()
+	}
+}
+
+// TestCloseOfAShutdownThatWaits: Close returns what Shutdown has in its hands, waiting for
+// room in the queue.
+func TestCloseOfAShutdownThatWaits(t *testing.T) {
+	for range rounds(2) {
+		onMachine(t, func(t *testing.T, m *machine) {
+			q := m.private(t, chanmq.WithMaxParked(0)) // whom Close wakes need not run before it goes on
+			m.puts(t, q.ID(), 1, 7)
+			d, err := q.Take(t.Context(), chanmq.Any())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(d.Nack(), q.Set(chanmq.Attr{MaxBytes: 1}), m.put(q.ID(), 9, []byte("x"))); err != nil {
+				t.Fatal(err)
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- q.Shutdown(t.Context()) }()
+			synctest.Wait()
+			err = q.Close()
+			var undelivered *chanmq.UndeliveredError
+			if !errors.As(err, &undelivered) || len(undelivered.Messages) != 1 {
+				t.Fatalf("Close: %v, want one message", err)
+			}
+			if err := <-ended; err != nil {
+				t.Fatalf("Shutdown: %v", err)
+			}
+		})
 	}
 }
 
