@@ -290,7 +290,9 @@ func testEndsOfAHandleWithDeliveries(t *testing.T, storage ...chanmq.Option) {
 							if !ok {
 								break
 							}
-							there = append(there, numberIn(text))
+							for _, value := range valuesOf(text) {
+								there = append(there, numberIn(value))
+							}
 						}
 						slices.Sort(there)
 						if len(there) != state.messages {
