@@ -84,7 +84,8 @@
 //     where the message of a Receiver that was cancelled is; deliveries that were not
 //     acknowledged; and what Senders had accepted and not sent. C's buffer is 0 unless
 //     [WithBuffer] says otherwise, because the kernel queue is the buffer. Direct calls
-//     and [Queue.Messages] take nothing ahead.
+//     and [Queue.Messages] take nothing ahead. With [WithPacking], what a receive had no room
+//     for of the pack that it took is in the slot, and is lost as well.
 //
 //     With a journal ([WithJournal]) the end of a process loses nothing that was taken
 //     from the kernel, whatever ends it. What was not acknowledged is delivered again, to

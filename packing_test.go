@@ -403,10 +403,7 @@ func TestWhatDoesNotFitIsUndelivered(t *testing.T) {
 		if err := q.Close(); !errors.As(err, &left) {
 			t.Fatal(err)
 		}
-		var got []string
-		for _, text := range strings.Fields(strings.NewReplacer("1:", "", "|", "").Replace(m.taken(q.ID()))) {
-			got = append(got, text)
-		}
+		got := strings.Fields(strings.NewReplacer("1:", "", "|", "").Replace(m.taken(q.ID())))
 		inQueue := len(got)
 		for _, m := range left.Messages {
 			got = append(got, string(m.Value))
@@ -669,15 +666,14 @@ func TestUnsentIsByValue(t *testing.T) {
 		}
 		time.Sleep(time.Minute)
 		err := s.Close()
-		var got []string
-		for _, text := range strings.Fields(strings.NewReplacer("1:", "", "|", "").Replace(m.taken(q.ID()))) {
-			got = append(got, text)
-		}
+		got := strings.Fields(strings.NewReplacer("1:", "", "|", "").Replace(m.taken(q.ID())))
 		sent := len(got)
 		for _, m := range s.Unsent() {
 			got = append(got, string(m.Value))
 		}
-		wantError(t, "Close", err, chanmq.ErrClosed, fmt.Sprint(40-sent))
+		if !errors.Is(err, chanmq.ErrClosed) || !strings.Contains(err.Error(), fmt.Sprint(40-sent)) {
+			t.Errorf("Close: %v, and %d were sent", err, sent)
+		}
 		if want := string(bytes.Join(textsOf(upTo(100, 139)...), []byte(" "))); strings.Join(got, " ") != want || sent < 5 {
 			t.Errorf("%d sent: %q, want %s", sent, got, want)
 		}

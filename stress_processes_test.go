@@ -35,19 +35,25 @@ func init() {
 }
 
 func TestStress(t *testing.T) {
-	for _, kind := range []string{"ordered", "shared"} {
-		t.Run(kind, func(t *testing.T) {
+	for _, c := range []struct{ kind, packing string }{
+		{"ordered", unpacked}, {"shared", unpacked}, {"ordered", packed}, {"shared", packed},
+	} {
+		t.Run(c.kind+", "+c.packing, func(t *testing.T) {
 			t.Parallel()
-			q := newQueue(t)
+			q := newQueue(t, packingArg(c.packing)...)
 			seed := fmt.Sprint(rand.Uint64())
 			t.Logf("seed %s", seed)
 			id, count := fmt.Sprint(q.ID()), fmt.Sprint(*stressCount)
 			var processes []*exec.Cmd
 			for typ := range stressSenders {
-				cmd, _ := startReady(t, "stress-send", id, fmt.Sprint(typ+1), count, seed)
+				packing := c.packing
+				if typ == 0 {
+					packing = unpacked // what it sends is what programs in C send
+				}
+				cmd, _ := startReady(t, "stress-send", id, fmt.Sprint(typ+1), count, seed, packing)
 				processes = append(processes, cmd)
 			}
-			receiver, output := startReady(t, "stress-"+kind, id, count, seed)
+			receiver, output := startReady(t, "stress-"+c.kind, id, count, seed, c.packing)
 			stop := rain(append(processes, receiver))
 			defer stop()
 			// The receiver first: if it fails, the senders wait forever for space.
@@ -63,6 +69,19 @@ func TestStress(t *testing.T) {
 			wantNone(t, q)
 		})
 	}
+}
+
+// Whether a role has handles with packing.
+const (
+	packed   = "packing"
+	unpacked = "without packing"
+)
+
+func packingArg(arg string) []chanmq.Option {
+	if arg == packed {
+		return []chanmq.Option{chanmq.WithPacking()}
+	}
+	return nil
 }
 
 // startReady starts a role that prints "ready" first: before the runtime has its
@@ -105,10 +124,11 @@ func rain(processes []*exec.Cmd) (stop func()) {
 }
 
 // stressSend sends the numbers 0 to count-1 as messages of one type, in texts of
-// all sizes, by all means: msqid, type, count, seed.
+// all sizes, by all means: msqid, type, count, seed, packing.
 func stressSend(args []string) error {
 	fmt.Println("ready")
-	q, err := attachArg(args[0])
+	id, _ := strconv.Atoi(args[0])
+	q, err := chanmq.Attach(id, packingArg(args[4])...)
 	if err != nil {
 		return err
 	}
@@ -126,7 +146,16 @@ func stressSend(args []string) error {
 	ctx := context.Background()
 	for n := 0; n < count; {
 		some := min(1+random.IntN(50), count-n)
-		switch random.IntN(3) {
+		switch random.IntN(4) {
+		case 3: // all at once
+			var values [][]byte
+			for range some {
+				values = append(values, text(n))
+				n++
+			}
+			if _, err := q.SendAll(ctx, typ, values); err != nil {
+				return err
+			}
 		case 0: // direct
 			for range some {
 				if err := q.Send(ctx, typ, text(n)); err != nil {
@@ -162,14 +191,14 @@ func stressSend(args []string) error {
 	return q.Close()
 }
 
-// stressReceive runs a receiver: msqid, count, seed.
-func stressReceive(args []string, receive func(id, count int, seed uint64) error) error {
+// stressReceive runs a receiver: msqid, count, seed, packing.
+func stressReceive(args []string, receive func(id, count int, seed uint64, packing []chanmq.Option) error) error {
 	fmt.Println("ready")
 	id, _ := strconv.Atoi(args[0])
 	count, _ := strconv.Atoi(args[1])
 	seed, _ := strconv.ParseUint(args[2], 10, 64)
 	start := time.Now()
-	if err := receive(id, count, seed); err != nil {
+	if err := receive(id, count, seed, packingArg(args[3])); err != nil {
 		return err
 	}
 	fmt.Printf("%d messages in %v: lost 0, duplicated 0, out of order 0", stressSenders*count, time.Since(start).Round(time.Millisecond))
@@ -178,8 +207,8 @@ func stressReceive(args []string, receive func(id, count int, seed uint64) error
 
 // receiveOrdered has one consumer for each type, all on one handle, which
 // demands its numbers in order.
-func receiveOrdered(id, count int, seed uint64) error {
-	q, err := chanmq.Attach(id, chanmq.WithMaxParked(2)) // half park, half are polled
+func receiveOrdered(id, count int, seed uint64, packing []chanmq.Option) error {
+	q, err := chanmq.Attach(id, append(packing, chanmq.WithMaxParked(2))...) // half park, half are polled
 	if err != nil {
 		return err
 	}
@@ -225,7 +254,16 @@ func (c *consumer) consume(count int) error {
 		some := 1 + c.random.IntN(40)
 		buffer := chanmq.WithBuffer(c.random.IntN(4) * c.random.IntN(4))
 		var err error
-		switch c.random.IntN(9) {
+		switch c.random.IntN(10) {
+		case 9: // several at once
+			into := make([]chanmq.Message[[]byte], some)
+			var n int
+			n, err = c.q.ReceiveBatch(ctx, s, into)
+			for _, m := range into[:n] {
+				if err == nil {
+					err = c.got(m)
+				}
+			}
 		case 0: // direct, until ctx ends
 			for err == nil && some > 0 && c.next < count {
 				var m chanmq.Message[[]byte]
@@ -334,7 +372,7 @@ var textOf = codec.String()
 
 // receiveShared has several consumers that compete for all messages, each on a
 // handle of its own that is closed and opened again, with whatever it holds.
-func receiveShared(id, count int, seed uint64) error {
+func receiveShared(id, count int, seed uint64, packing []chanmq.Option) error {
 	seen := &numbers{left: stressSenders * count, came: make(map[string]bool)}
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
@@ -345,7 +383,7 @@ func receiveShared(id, count int, seed uint64) error {
 		wg.Go(func() {
 			random := rand.New(rand.NewPCG(seed, uint64(200+i)))
 			for ctx.Err() == nil && errs[i] == nil {
-				errs[i] = shareOnce(ctx, id, random, seen)
+				errs[i] = shareOnce(ctx, id, random, seen, packing)
 			}
 			if errs[i] != nil {
 				cancel()
@@ -385,14 +423,14 @@ func (n *numbers) got(m chanmq.Message[[]byte]) error {
 }
 
 // shareOnce opens a handle, receives for a while, and closes it.
-func shareOnce(ctx context.Context, id int, random *rand.Rand, seen *numbers) error {
+func shareOnce(ctx context.Context, id int, random *rand.Rand, seen *numbers, packing []chanmq.Option) error {
 	options := [][]chanmq.Option{
 		nil,
 		{chanmq.WithSpin(0)},
 		{chanmq.WithPolling(100*time.Microsecond, time.Millisecond)},
 		{chanmq.WithMaxParked(1)},
 	}[random.IntN(4)]
-	q, err := chanmq.Attach(id, options...)
+	q, err := chanmq.Attach(id, append(options, packing...)...)
 	if err != nil {
 		return err
 	}

@@ -28,10 +28,21 @@ var roles = map[string]testkit.Role{}
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m, roles)) }
 
+// packing has all handles of the tests, and of the processes that they start, pack what they
+// send: TestOverHandlesWithPacking.
+const packing = "CHANMQ_SERVE_PACKING"
+
+func withPacking(opts []chanmq.Option) []chanmq.Option {
+	if os.Getenv(packing) == "" {
+		return opts
+	}
+	return append(opts[:len(opts):len(opts)], chanmq.WithPacking())
+}
+
 // newQueue creates a queue, which is closed and removed when the test ends.
 func newQueue(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
-	q, err := chanmq.Private(0o600, opts...)
+	q, err := chanmq.Private(0o600, withPacking(opts)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -47,7 +58,7 @@ func newQueue(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 // attach opens another handle, as another process would.
 func attach(t testing.TB, q *chanmq.Queue[[]byte], opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
-	other, err := chanmq.Attach(q.ID(), opts...)
+	other, err := chanmq.Attach(q.ID(), withPacking(opts)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -66,7 +77,7 @@ func attachArgs(args []string, opts ...chanmq.Option) (queues []*chanmq.Queue[[]
 		if err != nil {
 			return nil, err
 		}
-		q, err := chanmq.Attach(id, opts...)
+		q, err := chanmq.Attach(id, withPacking(opts)...)
 		if err != nil {
 			return nil, err
 		}

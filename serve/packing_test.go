@@ -1,0 +1,25 @@
+//go:build linux
+
+package serve_test
+
+import (
+	"os"
+	"os/exec"
+	"testing"
+)
+
+// TestOverHandlesWithPacking runs the other tests once more, with handles that put several
+// values into one message: requests, replies and dead letters are values like others.
+func TestOverHandlesWithPacking(t *testing.T) {
+	if os.Getenv(packing) != "" {
+		t.Skip("this is that run")
+	}
+	if testing.Short() {
+		t.Skip("it takes as long as all other tests")
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.skip", "^TestOverHandlesWithPacking$", "-test.timeout", "10m")
+	cmd.Env = append(os.Environ(), packing+"=1")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
