@@ -62,8 +62,8 @@ func (es *events) observe(_ context.Context, e chanmq.Event) {
 	es.list = append(es.list, text)
 }
 
-// packed is the size of a pack of n texts of a byte.
-func packed(n int) uint64 {
+// packSize is the size of a pack of n texts of a byte.
+func packSize(n int) uint64 {
 	return uint64(envelope.PackHeader + n*(envelope.ValueHeader+1))
 }
 
@@ -605,11 +605,11 @@ func TestCountersAndEvents(t *testing.T) {
 				wantUnacknowledged(0)
 			},
 			want: counters{
-				Sent: 6, SentBytes: packed(6), Taken: 6, TakenBytes: packed(6), HandedBack: 1, TakenAgain: 4, Returned: 2,
+				Sent: 6, SentBytes: packSize(6), Taken: 6, TakenBytes: packSize(6), HandedBack: 1, TakenAgain: 4, Returned: 2,
 				Acks: 1, Nacks: 1, SendWaits: waits{AtOnce: 1}, ReceiveWaits: waits{AtOnce: 4},
 			},
 			events: []string{
-				fmt.Sprintf("send 1 of %d at once messages 6", packed(6)), "receive 1 of 1 at once",
+				fmt.Sprintf("send 1 of %d at once messages 6", packSize(6)), "receive 1 of 1 at once",
 				"receive 1 of 1 at once attempt 1", "ack 1 of 1 attempt 1", "receive 1 of 1 at once attempt 1", "nack 1 of 1 attempt 1",
 				"receive 1 of 1 at once", "receive 1 of 1 at once",
 			},
