@@ -97,8 +97,11 @@ func (f *forwarding) run(s Selector) error {
 		if err := in.run(f.taking); err != nil {
 			return f.failed(f.taking, f.from, "receive", err, 0)
 		}
-		out.msg = f.to.wire(&in.msg)
-		if err := out.run(f.running); err != nil {
+		var err error
+		if out.msg, out.file, err = f.to.wire(&in.msg); err == nil {
+			err = out.run(f.running)
+		}
+		if err != nil {
 			in.handBack()
 			return f.failed(f.running, f.to, "send", err, out.size())
 		}

@@ -39,12 +39,20 @@ func (q *queue) attach(id int) error {
 			return cause([]error{err}, "WithJournal: %v", err)
 		}
 	}
-	if before := q.at.Swap(at).journal; before != nil {
-		if err := before.Close(); err != nil {
+	if err := q.openLarge(at); err != nil {
+		if at.journal != nil {
+			_ = at.journal.Close() // it is empty
+		}
+		return err
+	}
+	before := q.at.Swap(at)
+	if before.journal != nil {
+		if err := before.journal.Close(); err != nil {
 			q.options.onJournalError(err)
 		}
 		q.adoptAnew()
 	}
+	q.closeLarge(before)
 	return nil
 }
 
@@ -118,6 +126,7 @@ func (q *queue) endWatcher() {
 func (q *queue) adopted(a *journal.Adopted) {
 	for _, s := range a.Slots {
 		m := adoptedRaw(s)
+		q.takeLarge(&m)
 		m.seq = q.slot.numberAdopted()
 		if err := q.handBack(m); err != nil {
 			q.options.onJournalError(err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/large"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -39,6 +40,7 @@ type queue struct {
 
 	removal  removal
 	adoption adoption
+	collects collection
 	pumps    pumps
 }
 
@@ -47,6 +49,8 @@ type queue struct {
 type attachment struct {
 	id      int              // msqid
 	journal *journal.Journal // nil: there is none
+	large   *large.Store     // for larger texts; nil: they are not sent
+	limit   atomic.Int64     // bytes of text; larger ones are in files
 }
 
 func newQueue(key Key, o options, get func() (int, error)) *queue {
@@ -151,6 +155,7 @@ func (q *queue) handBack(m raw) error {
 	m = back.held[0]
 	if m.saved == nil {
 		messages := m.messages()
+		_ = m.ack() // there is no journal
 		return &UndeliveredError{
 			Messages: messages,
 			Err:      q.notTakenBack(err, len(messages[0].Value)),
@@ -181,15 +186,17 @@ func (q *queue) packLimit() int {
 }
 
 // wire is the message, which a handle for any queue took, as msgsnd takes it: so that it is
-// the same value there.
-func (q *queue) wire(m *raw) []byte {
+// the same value there. A larger text has a file of its own then, see settleFile.
+func (q *queue) wire(m *raw) (msg []byte, file *large.Pending, err error) {
 	switch {
-	case q.options.packing && !m.damaged && m.off == 0 && envelope.Ambiguous(m.text()):
-		return slices.Concat(m.buf[:sysv.HeaderSize], envelope.Wrap(nil, m.text()))
-	case !q.options.packing && m.off > 0:
-		return slices.Concat(m.buf[:sysv.HeaderSize], m.text())
+	case m.file != nil:
+		return q.wireLarge(m)
+	case q.options.opens() && !m.damaged && m.off == 0 && envelope.Ambiguous(m.text()):
+		return slices.Concat(m.buf[:sysv.HeaderSize], envelope.Wrap(nil, m.text())), nil, nil
+	case !q.options.opens() && m.off > 0:
+		return slices.Concat(m.buf[:sysv.HeaderSize], m.text()), nil, nil
 	}
-	return m.wire()
+	return m.wire(), nil, nil
 }
 
 // notTakenBack returns why the kernel did not take a message back.

@@ -2,6 +2,7 @@ package chanmq
 
 import (
 	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/large"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -19,6 +20,7 @@ type raw struct {
 	values   int           // of a pack: how many are still in it; 0: it is one message
 	damaged  bool          // its envelope could not be read, and is part of the text
 	saved    *journal.Slot // whose memory buf is, and outlives the process; nil: there is no journal
+	file     *large.File   // of a reference that was taken: where the text is; nil: it is in the message
 	attempts int           // how many times it was delivered, if there is no journal
 }
 
@@ -72,14 +74,21 @@ func (m *raw) took(n int, seq uint64) {
 }
 
 // ack says that the message is somebody else's now: the program's, or the kernel's. The
-// buffer is empty, or gone if it was another process's.
+// buffer is empty, or gone if it was another process's. So is the file of a larger text.
 func (m *raw) ack() error {
-	if m.saved == nil {
-		return nil
+	file := m.file
+	m.file = nil
+	var err error
+	if m.saved != nil {
+		err = m.saved.Free()
+		if m.saved.Adopted() {
+			*m = raw{}
+		}
 	}
-	err := m.saved.Free()
-	if m.saved.Adopted() {
-		*m = raw{}
+	if err == nil {
+		file.Remove() // when the message cannot come again
+	} else {
+		file.Release()
 	}
 	return err
 }
@@ -87,6 +96,8 @@ func (m *raw) ack() error {
 // release gives the buffer back to the journal. A message that is in it stays there
 // for the next process.
 func (m *raw) release() {
+	m.file.Release()
+	m.file = nil
 	if m.saved != nil {
 		m.saved.Release()
 		*m = raw{}
