@@ -431,7 +431,7 @@ func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 			if core.options.packing {
 				seen.open(seen.n)
 			}
-			seen.look(core.at.Load())
+			core.look(&seen)
 			for shown := &seen; ; {
 				if seen.values > 0 {
 					shown = &value
@@ -591,6 +591,28 @@ func (q *Queue[T]) decode(m *raw, v *T) error {
 	}
 	if err != nil {
 		return q.decodeError(m.message(), err)
+	}
+	return nil
+}
+
+// decodeLarge decodes a text that is in a file. The error holds the reference if there is no
+// such file, and else the text.
+func (q *Queue[T]) decodeLarge(m *raw, v *T) error {
+	var dst []byte
+	if q.codec.bytes {
+		dst = *any(v).(*[]byte)
+	}
+	text, err := m.file.Read(dst)
+	if err != nil {
+		return q.decodeError(m.message(), err)
+	}
+	if q.codec.bytes {
+		*any(v).(*[]byte) = text
+		return nil
+	}
+	// It is nobody else's, so the codec may do with it what it likes.
+	if err := q.codec.Decode(text, v); err != nil {
+		return q.decodeError(Message[[]byte]{m.typ(), text}, err)
 	}
 	return nil
 }

@@ -1,8 +1,6 @@
 package chanmq
 
 import (
-	"errors"
-	"io/fs"
 	"math"
 	"sync"
 	"time"
@@ -16,12 +14,6 @@ import (
 // This file is texts in files, under WithLarge: how they are sent and received, and how a
 // handle looks for those that nobody will receive. What keeps them, and why none is removed
 // too early, is in package large; docs/large.md has it in short.
-
-// largeOptions are those of WithLarge.
-type largeOptions struct {
-	dir       string
-	threshold int // -1: see WithLarge
-}
 
 // largeLimit returns how many bytes of text a message has at most that is sent as it is.
 func (q *queue) largeLimit() int {
@@ -81,80 +73,6 @@ func (q *queue) closeLarge(at *attachment) {
 	at.large.Close()
 }
 
-// lease begins a lease for a call that may take a message. It reports false if the queue is
-// not the handle's any more.
-func (at *attachment) lease() (*large.Lease, bool) {
-	if at.large == nil {
-		return nil, true
-	}
-	l := at.large.Begin()
-	return l, l != nil
-}
-
-// putLarge makes the message a reference if the text is over the limit.
-func (o *send) putLarge(typ int64, text []byte) error {
-	if len(text) <= o.q.largeLimit() {
-		return nil
-	}
-	file, err := o.q.at.Load().large.Put(text)
-	switch {
-	case errors.Is(err, fs.ErrClosed):
-		return ErrClosed
-	case err != nil:
-		return cause([]error{err}, "WithLarge: %v", err)
-	}
-	o.msg = append(sysv.Buffer(smallMessage)[:sysv.HeaderSize], reference(file)...) // not what the text was encoded in
-	o.file = file
-	sysv.PutType(o.msg, int(typ))
-	return nil
-}
-
-// encodeLarge is encode for a text that is over the limit.
-func (o *send) encodeLarge(typ int64, text []byte) error {
-	if o.q.closed.Load() {
-		return ErrClosed
-	}
-	if err := validateType(typ); err != nil {
-		return err
-	}
-	return o.putLarge(typ, text)
-}
-
-// reference returns the text of a message.
-func reference(file *large.Pending) []byte {
-	return envelope.Append(nil, &envelope.Header{Kind: envelope.Reference, Ref: file.Ref})
-}
-
-// follow moves the text to the queue that the message is about to be sent to: the one that it
-// was meant for may have been removed, under WithReopen.
-func (o *send) follow(at *attachment) error {
-	if o.file == nil || o.file.In(at.large) {
-		return nil
-	}
-	if err := o.file.Move(at.large); err != nil {
-		return cause([]error{err}, "WithLarge: %v", err)
-	}
-	o.msg = append(o.msg[:sysv.HeaderSize], reference(o.file)...)
-	return nil
-}
-
-// settle says what has become of the message.
-func (o *send) settle(err error) {
-	settleFile(o.file, err)
-	o.file = nil
-}
-
-// settleFile keeps the file of a message that was sent, and removes that of another.
-func settleFile(file *large.Pending, err error) {
-	switch {
-	case file == nil:
-	case err == nil:
-		file.Sent()
-	default:
-		file.Discard()
-	}
-}
-
 // wireLarge is wire for a message whose text is in a file.
 func (q *queue) wireLarge(m *raw) (msg []byte, file *large.Pending, err error) {
 	header := m.buf[:sysv.HeaderSize:sysv.HeaderSize]
@@ -172,87 +90,6 @@ func (q *queue) wireLarge(m *raw) (msg []byte, file *large.Pending, err error) {
 		return nil, nil, err
 	}
 	return append(header, reference(file)...), file, nil
-}
-
-// follow opens the file that the message refers to, which was taken under the lease, or takes
-// it out of its envelope.
-func (m *raw) follow(s *large.Store, l *large.Lease) {
-	if s != nil {
-		m.unwrap(func(r envelope.Ref) *large.File { return s.Take(r, l) })
-	}
-}
-
-// look is follow for a message that stays in the queue.
-func (m *raw) look(at *attachment) {
-	if l, _ := at.lease(); l != nil {
-		m.unwrap(at.large.Look)
-		l.End()
-	}
-}
-
-func (m *raw) unwrap(open func(envelope.Ref) *large.File) {
-	text := m.text()
-	if m.off > 0 || m.values > 0 || m.damaged || !envelope.Begins(text) {
-		return // as it is, or packing has dealt with it
-	}
-	h, payload, err := envelope.Parse(text)
-	switch {
-	case err != nil:
-		m.damaged = true
-	case h.Kind == envelope.Plain:
-		m.off, m.n = m.n-len(payload), len(payload)
-	case h.Kind == envelope.Reference:
-		m.file = open(h.Ref)
-	}
-}
-
-// takeLarge opens the file of a message that another process had taken.
-func (q *queue) takeLarge(m *raw) {
-	at := q.at.Load()
-	if l, _ := at.lease(); l != nil {
-		m.follow(at.large, l)
-		l.End()
-	}
-}
-
-// borrow returns the text, where it is. It is valid until the message is acknowledged.
-func (m *raw) borrow() ([]byte, error) {
-	if m.file == nil {
-		return m.text(), nil
-	}
-	return m.file.Map()
-}
-
-// whole returns the message with its text, or with the reference if that cannot be read.
-func (m *raw) whole() Message[[]byte] {
-	if m.file != nil {
-		if text, err := m.file.Read(nil); err == nil {
-			return Message[[]byte]{m.typ(), text}
-		}
-	}
-	return m.message()
-}
-
-// decodeLarge decodes a text that is in a file. The error holds the reference if there is no
-// such file, and else the text.
-func (q *Queue[T]) decodeLarge(m *raw, v *T) error {
-	var dst []byte
-	if q.codec.bytes {
-		dst = *any(v).(*[]byte)
-	}
-	text, err := m.file.Read(dst)
-	if err != nil {
-		return q.decodeError(m.message(), err)
-	}
-	if q.codec.bytes {
-		*any(v).(*[]byte) = text
-		return nil
-	}
-	// It is nobody else's, so the codec may do with it what it likes.
-	if err := q.codec.Decode(text, v); err != nil {
-		return q.decodeError(Message[[]byte]{m.typ(), text}, err)
-	}
-	return nil
 }
 
 // collection is the goroutine that looks for files which nobody will receive.

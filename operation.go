@@ -1,6 +1,8 @@
 package chanmq
 
 import (
+	"errors"
+	"io/fs"
 	"slices"
 
 	"github.com/chanmq/chanmq/internal/envelope"
@@ -299,6 +301,54 @@ func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error 
 	o.msg = msg
 	sysv.PutType(o.msg, int(typ))
 	return nil
+}
+
+// putLarge makes the message a reference if the text is over the limit.
+func (o *send) putLarge(typ int64, text []byte) error {
+	if len(text) <= o.q.largeLimit() {
+		return nil
+	}
+	file, err := o.q.at.Load().large.Put(text)
+	switch {
+	case errors.Is(err, fs.ErrClosed):
+		return ErrClosed
+	case err != nil:
+		return cause([]error{err}, "WithLarge: %v", err)
+	}
+	o.msg = append(sysv.Buffer(smallMessage)[:sysv.HeaderSize], reference(file)...) // not what the text was encoded in
+	o.file = file
+	sysv.PutType(o.msg, int(typ))
+	return nil
+}
+
+// encodeLarge is encode for a text that is over the limit.
+func (o *send) encodeLarge(typ int64, text []byte) error {
+	if o.q.closed.Load() {
+		return ErrClosed
+	}
+	if err := validateType(typ); err != nil {
+		return err
+	}
+	return o.putLarge(typ, text)
+}
+
+// follow moves the text to the queue that the message is about to be sent to: the one that it
+// was meant for may have been removed, under WithReopen.
+func (o *send) follow(at *attachment) error {
+	if o.file == nil || o.file.In(at.large) {
+		return nil
+	}
+	if err := o.file.Move(at.large); err != nil {
+		return cause([]error{err}, "WithLarge: %v", err)
+	}
+	o.msg = append(o.msg[:sysv.HeaderSize], reference(o.file)...)
+	return nil
+}
+
+// settle says what has become of the message.
+func (o *send) settle(err error) {
+	settleFile(o.file, err)
+	o.file = nil
 }
 
 // size returns the number of bytes of text.

@@ -35,6 +35,12 @@ type options struct {
 	onJournalError func(error)
 }
 
+// largeOptions are those of WithLarge.
+type largeOptions struct {
+	dir       string
+	threshold int // -1: see WithLarge
+}
+
 // Defaults of the options.
 const (
 	defaultSpin      = 20 * time.Microsecond

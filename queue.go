@@ -53,6 +53,34 @@ type attachment struct {
 	limit   atomic.Int64     // bytes of text; larger ones are in files
 }
 
+// lease begins a lease for a call that may take a message. It reports false if the queue is
+// not the handle's any more.
+func (at *attachment) lease() (*large.Lease, bool) {
+	if at.large == nil {
+		return nil, true
+	}
+	l := at.large.Begin()
+	return l, l != nil
+}
+
+// follow opens the file of a message that another process had taken.
+func (q *queue) follow(m *raw) {
+	at := q.at.Load()
+	if l, _ := at.lease(); l != nil {
+		m.follow(at.large, l)
+		l.End()
+	}
+}
+
+// look opens the file of a message that stays in the queue.
+func (q *queue) look(m *raw) {
+	at := q.at.Load()
+	if l, _ := at.lease(); l != nil {
+		m.look(at.large)
+		l.End()
+	}
+}
+
 func newQueue(key Key, o options, get func() (int, error)) *queue {
 	q := &queue{
 		kernel:  o.kernel,
