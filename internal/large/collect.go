@@ -360,6 +360,9 @@ func (s *Store) CloseGone() error {
 	s.retain()
 	defer s.release()
 	s.Close()
+	s.mu.Lock()
+	s.gone = true
+	s.mu.Unlock()
 	return s.collectGone(s.id, filepath.Base(s.path))
 }
 

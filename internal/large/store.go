@@ -69,6 +69,7 @@ type Store struct {
 
 	mu      sync.Mutex
 	current *Lease // nil: closed; guarded by mu
+	gone    bool   // the queue does not exist any more; guarded by mu
 	users   int    // who needs the descriptors: the handle, leases, Files, Pendings; guarded by mu
 
 	collecting sync.Mutex
@@ -287,6 +288,9 @@ func (s *Store) release() {
 func (s *Store) forget() {
 	if s.users--; s.users > 0 {
 		return
+	}
+	if s.gone {
+		_ = sysv.RemoveDir(s.root, filepath.Base(s.path)) // somebody else's, or collected
 	}
 	for _, fd := range []int{s.dir, s.root} {
 		if fd >= 0 {
