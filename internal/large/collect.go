@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
-	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -172,6 +171,9 @@ func (s *Store) Collect(browse Browse) (suspects bool, err error) {
 	if suspects, err = s.suspect(browse); err != nil {
 		return suspects, err
 	}
+	if len(s.doubts) == 0 {
+		return suspects, s.spareJournaled(nil)
+	}
 	return suspects, s.remove() // if no process had a lease
 }
 
@@ -264,6 +266,8 @@ func (s *Store) spareJournaled(doubts map[string]bool) error {
 		live, journaled := s.look(name)
 		switch {
 		case live:
+			continue
+		case exists(journaled) && len(doubts) == 0:
 			continue
 		case exists(journaled):
 			err := journal.Texts(journaled, func(text []byte) { s.spare(doubts, text) })
@@ -375,9 +379,6 @@ func (s *Store) collectGone(id [16]byte, name string) error {
 	gone := &Store{path: s.path, id: id, root: -1, dir: dir, users: 1} // dir is closed here
 	// No message is in the queue, and none will be.
 	if _, err := gone.Collect(func(func([]byte)) error { return nil }); err != nil {
-		return err
-	}
-	if err := gone.spareJournaled(maps.Clone(gone.doubts)); err != nil {
 		return err
 	}
 	_ = sysv.RemoveDir(s.root, name) // not empty: somebody has something still
