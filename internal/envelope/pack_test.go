@@ -110,10 +110,10 @@ func TestPackDamaged(t *testing.T) {
 	}
 }
 
-// TestAmbiguous: what needs an envelope where the receiver takes packs apart.
+// TestAmbiguous: what needs an envelope where the receiver takes packs apart, or follows references.
 func TestAmbiguous(t *testing.T) {
 	for _, h := range headers() {
-		want := h.Kind == Plain || h.Kind == Pack
+		want := h.Kind == Plain || h.Kind == Pack || h.Kind == Reference
 		if got := Ambiguous(append(Append(nil, &h), "text"...)); got != want {
 			t.Errorf("%v: %v", h.Kind, got)
 		}
