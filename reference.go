@@ -55,7 +55,7 @@ func (m *raw) borrow() ([]byte, error) {
 	if m.file == nil {
 		return m.text(), nil
 	}
-	return m.file.Map()
+	return m.file.Borrow()
 }
 
 // whole returns the message with its text, or with the reference if that cannot be read.

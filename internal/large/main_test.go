@@ -172,8 +172,8 @@ func wantText(t testing.TB, s *Store, r envelope.Ref, want []byte) {
 	if got, err := f.Read(nil); err != nil || !bytes.Equal(got, want) {
 		t.Errorf("read %d bytes, %v; want %d", len(got), err, len(want))
 	}
-	if got, err := f.Map(); err != nil || !bytes.Equal(got, want) {
-		t.Errorf("mapped %d bytes, %v; want %d", len(got), err, len(want))
+	if got, err := f.Borrow(); err != nil || !bytes.Equal(got, want) {
+		t.Errorf("borrowed %d bytes, %v; want %d", len(got), err, len(want))
 	}
 }
 

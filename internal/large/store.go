@@ -65,6 +65,7 @@ type Store struct {
 	dir      int // descriptor of the queue's directory
 	perm     perm
 	uid, gid int
+	own      bool // files are as they should be when they are created
 	journal  string
 
 	mu      sync.Mutex
@@ -126,6 +127,7 @@ func Open(c Config) (*Store, error) {
 		journal: c.Journal,
 		users:   1,
 	}
+	s.own = s.perm.file == 0o600 && s.uid == os.Geteuid() && s.gid == os.Getegid()
 	err := s.openRoot(c)
 	if err == nil {
 		err = s.openDir(c)
@@ -432,7 +434,7 @@ func (s *Store) create(fd *int, suffix string, fill func() error, name func() st
 	}
 	if err = sysv.Share(*fd); err == nil {
 		step("created")
-		if err = fill(); err == nil {
+		if err = fill(); err == nil && !s.own {
 			err = s.give(*fd, s.perm.file)
 		}
 	}
@@ -467,11 +469,19 @@ var step = func(string) {}
 type File struct {
 	Ref   envelope.Ref
 	store *Store
-	fd    int    // locked; -1: it could not be opened
-	err   error  // why
-	lease *Lease // kept in the lock's place if there was no descriptor left; nil: none
-	mem   []byte // its mapping; nil: none
+	fd    int     // locked; -1: it could not be opened
+	err   error   // why
+	lease *Lease  // kept in the lock's place if there was no descriptor left; nil: none
+	text  []byte  // what Borrow has returned; nil: nothing
+	pool  *[]byte // whose storage text has; nil: it is mapped
 }
+
+// mapMin is the size of texts from which on a mapping costs less than a copy. To end one takes
+// interrupts of other processors.
+const mapMin = 1 << 20
+
+// buffers are for texts that are smaller.
+var buffers = sync.Pool{New: func() any { return new([]byte) }}
 
 // Take opens the file of a message that was taken from the queue, or found in a journal. l is
 // the lease that was begun before. If it cannot be opened, Read says why.
@@ -582,21 +592,37 @@ func (f *File) check(sum uint32) error {
 	return nil
 }
 
-// Map returns the text, in the memory of the file, until the file is removed or released. It
-// checks the checksum once; who may write to the file can change it still.
-func (f *File) Map() ([]byte, error) {
-	if f.mem != nil || f.Ref.Size == 0 {
-		return f.mem, f.ready()
+// Borrow returns the text until the file is removed or released: if it is a long one, in the
+// memory of the file. It checks the checksum once; who may write to the file can change it still.
+func (f *File) Borrow() (text []byte, err error) {
+	if err := f.ready(); err != nil || f.text != nil {
+		return f.text, err
 	}
-	if err := f.ready(); err != nil {
-		return nil, err
+	if f.Ref.Size < mapMin {
+		f.pool = buffers.Get().(*[]byte)
+		f.text, err = f.Read(*f.pool)
+		*f.pool = f.text
+	} else {
+		if f.text, err = sysv.MapRead(f.fd, int(f.Ref.Size)); err != nil {
+			return nil, &fs.PathError{Op: "mmap", Path: f.Path(), Err: err}
+		}
+		err = f.check(crc32.Checksum(f.text, castagnoli))
 	}
-	mem, err := sysv.MapRead(f.fd, int(f.Ref.Size))
 	if err != nil {
-		return nil, &fs.PathError{Op: "mmap", Path: f.Path(), Err: err}
+		f.giveBack()
 	}
-	f.mem = mem
-	return mem, f.check(crc32.Checksum(mem, castagnoli))
+	return f.text, err
+}
+
+// giveBack ends Borrow.
+func (f *File) giveBack() {
+	switch {
+	case f.pool != nil:
+		buffers.Put(f.pool)
+	case f.text != nil:
+		_ = sysv.Unmap(f.text) // it was mapped
+	}
+	f.text, f.pool = nil, nil
 }
 
 // Path returns the name of the file.
@@ -637,7 +663,7 @@ func (f *File) Again(to *Store) (*Pending, error) {
 		break
 	}
 	// It is another user's, or on another file system: a copy.
-	text, err := f.Map()
+	text, err := f.Borrow()
 	if err != nil {
 		return nil, err
 	}
@@ -661,10 +687,7 @@ func (f *File) Release() {
 	if f == nil {
 		return
 	}
-	if f.mem != nil {
-		_ = sysv.Unmap(f.mem) // it was mapped
-		f.mem = nil
-	}
+	f.giveBack()
 	if f.fd >= 0 {
 		_ = sysv.CloseFile(f.fd) // it was only read
 	}
