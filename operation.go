@@ -30,7 +30,7 @@ type receive struct {
 
 func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
 	q.adopt() // what others have left comes first
-	if q.options.packing {
+	if q.options.opens() {
 		hint = hint.Enveloped()
 	}
 	o.q, o.hint, o.room = q, hint, smallMessage

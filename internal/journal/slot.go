@@ -22,7 +22,7 @@ type LengthHint struct {
 }
 
 // Enveloped is the hint of a handle that takes texts out of their envelopes (package
-// envelope): what h says is of those texts, and what was received may be a pack.
+// envelope): what h says is of those texts, and what was received may be a pack or a reference.
 func (h LengthHint) Enveloped() LengthHint {
 	h.packs = true
 	return h
