@@ -124,6 +124,7 @@ import (
 	"context"
 	"errors"
 	"iter"
+	"reflect"
 	"sync"
 
 	"github.com/chanmq/chanmq/codec"
@@ -173,13 +174,23 @@ func (q *Queue[T]) Key() Key { return q.core().key }
 func (q *Queue[T]) Send(ctx context.Context, typ int64, v T) error {
 	o := q.getSend()
 	defer q.putSend(o)
-	err := o.encode(typ, func(dst []byte) ([]byte, error) { return q.codec.Append(dst, v) })
+	err := q.encode(o, typ, v)
 	if err == nil {
 		err = o.run(ctx)
 	}
 	err = q.core().callError(ctx, "send", err, o.size())
 	o.sent(ctx, typ, err)
 	return err
+}
+
+// encode puts a message into o. A value that is a larger text already is not copied.
+func (q *Queue[T]) encode(o *send, typ int64, v T) error {
+	if q.codec.bytes && o.q.options.large != nil {
+		if text := any(v).([]byte); len(text) > o.q.largeLimit() {
+			return o.encodeLarge(typ, text)
+		}
+	}
+	return o.encode(typ, func(dst []byte) ([]byte, error) { return q.codec.Append(dst, v) })
 }
 
 // SendAll puts messages of one type into the queue, in order, and waits while the queue is
@@ -254,7 +265,7 @@ var packers = sync.Pool{New: func() any { return new(packer) }}
 func (q *Queue[T]) TrySend(typ int64, v T) (sent bool, err error) {
 	o := q.getSend()
 	defer q.putSend(o)
-	err = o.encode(typ, func(dst []byte) ([]byte, error) { return q.codec.Append(dst, v) })
+	err = q.encode(o, typ, v)
 	if err == nil {
 		err = o.once()
 	}
@@ -432,13 +443,17 @@ func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 			if core.options.packing {
 				seen.open(seen.n)
 			}
+			core.look(&seen)
 			for shown := &seen; ; {
 				if seen.values > 0 {
 					shown = &value
 					_ = seen.next(nil, shown) // which needs no journal
 				}
 				m := Message[T]{Type: seen.typ()}
-				if !yield(m, q.decode(shown, &m.Value)) {
+				err := q.decode(shown, &m.Value)
+				seen.file.Release()
+				seen.file = nil
+				if !yield(m, err) {
 					return
 				}
 				if seen.values == 0 {
@@ -592,28 +607,59 @@ func (c *receiveCall[T]) decodeInto(ctx context.Context, v *T, attempt int) (err
 // decode decodes m into v. Its error holds the message.
 func (q *Queue[T]) decode(m *raw, v *T) error {
 	var err error
-	if m.damaged {
+	switch {
+	case m.file != nil:
+		return q.decodeLarge(m, v)
+	case m.damaged:
 		err = m.damage()
-	} else {
+	default:
 		err = q.codec.decode(m.text(), v)
 	}
 	if err != nil {
-		core := q.core()
-		return &DecodeError{Message: m.message(), Err: err, Key: core.key, ID: core.msqid()}
+		return q.decodeError(m.message(), err)
 	}
 	return nil
+}
+
+// decodeLarge decodes a text that is in a file. The error holds the reference if there is no
+// such file, and else the text.
+func (q *Queue[T]) decodeLarge(m *raw, v *T) error {
+	var dst []byte
+	if q.codec.bytes {
+		dst = *any(v).(*[]byte)
+	}
+	text, err := m.file.Read(dst)
+	if err != nil {
+		return q.decodeError(m.message(), err)
+	}
+	if q.codec.bytes {
+		*any(v).(*[]byte) = text
+		return nil
+	}
+	// It is nobody else's, so the codec may do with it what it likes.
+	if err := q.codec.Decode(text, v); err != nil {
+		return q.decodeError(Message[[]byte]{m.typ(), text}, err)
+	}
+	return nil
+}
+
+func (q *Queue[T]) decodeError(m Message[[]byte], err error) error {
+	core := q.core()
+	return &DecodeError{Message: m, Err: err, Key: core.key, ID: core.msqid()}
 }
 
 // decoder is a codec that cannot write to the text of a message.
 type decoder[T any] struct {
 	Codec[T]
 	readOnly bool
+	bytes    bool               // values are the texts
 	hint     journal.LengthHint // what it knows of the length
 }
 
 func newDecoder[T any](c Codec[T]) decoder[T] {
 	d := decoder[T]{Codec: c}
 	_, d.readOnly = c.(codec.ReadOnlyDecoder)
+	d.bytes = reflect.TypeOf(c) == reflect.TypeOf(codec.Bytes())
 	switch c := c.(type) {
 	case codec.FixedSizer:
 		d.hint = journal.FixedLength(c.FixedSize())

@@ -138,6 +138,7 @@ func (q *queue) close(ctx context.Context) error {
 	close(q.closing)
 	q.joinSearch()
 	q.endAdoption()
+	q.endCollection()
 	q.endWatch()
 	q.lot.Close()
 
@@ -158,6 +159,7 @@ func (q *queue) close(ctx context.Context) error {
 			err = errors.Join(err, q.opError("remove", rmErr, 0))
 		}
 	}
+	q.closeLarge(q.at.Load())
 	return err
 }
 
@@ -231,7 +233,9 @@ func (q *queue) sendBack(left *UndeliveredError) {
 // runReturning is returning.once, but waits until ctx ends.
 func (o *send) runReturning(ctx context.Context, r *returning) (n int, err error) {
 	if r.alone() {
-		o.msg = r.q.wire(&r.held[0])
+		if o.msg, o.file, err = r.q.wire(&r.held[0]); err != nil {
+			return 0, err
+		}
 		return 1, o.run(ctx)
 	}
 	return o.runPack(ctx, &r.packer)

@@ -3,11 +3,9 @@ package chanmq
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"runtime"
 	"time"
 
-	"github.com/chanmq/chanmq/codec"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -91,7 +89,7 @@ func (c *Consumer[T]) receiveAll() {
 
 // mayBorrow returns an error if the values of the view are no messages as they are.
 func (q *Queue[T]) mayBorrow() error {
-	if reflect.TypeOf(q.codec.Codec) == reflect.TypeOf(codec.Bytes()) {
+	if q.codec.bytes {
 		return nil
 	}
 	return fmt.Errorf("WithBorrowedValues: the values of this view are made by a %T; only those of a Queue[[]byte] with codec.Bytes can be the messages themselves", q.codec.Codec)
@@ -191,7 +189,7 @@ func (c *Consumer[T]) hold() *aside {
 	}
 	d.raw, c.from.msg = c.from.msg, d.raw
 	if c.o.maxAttempts > 0 && d.raw.delivered() >= c.o.maxAttempts {
-		dead := newDelivery(d, d.raw.message(), d.raw.delivered())
+		dead := newDelivery(d, d.raw.whole(), d.raw.delivered())
 		return &aside{do: func() {
 			defer dead.withdraw() // has an effect if the function does not return
 			c.from.received(c.ctx, &d.raw, 0, nil)
@@ -225,7 +223,11 @@ func (c *Consumer[T]) hold() *aside {
 // decode decodes the message of d. If that ends the process, it was an attempt.
 func (c *Consumer[T]) decode(d *delivery, v *T) error {
 	if c.o.borrowed && !d.raw.damaged {
-		*any(v).(*[]byte) = d.raw.text() // see mayBorrow
+		text, err := d.raw.borrow()
+		if err != nil {
+			return c.q.decodeError(d.raw.message(), err)
+		}
+		*any(v).(*[]byte) = text // see mayBorrow
 		return nil
 	}
 	d.raw.deliver()

@@ -72,11 +72,12 @@ func (o *receive) run(ctx context.Context) error {
 }
 
 // run does the send, waiting as long as it has to, or until ctx ends.
-func (o *send) run(ctx context.Context) error {
+func (o *send) run(ctx context.Context) (err error) {
+	defer func() { o.settle(err) }()
 	if ctx.Err() != nil {
 		return &canceled{}
 	}
-	err := o.q.run(ctx, &o.waiter, o)
+	err = o.q.run(ctx, &o.waiter, o)
 	o.waited(err)
 	if c, ok := err.(*canceled); ok && c.away == nil {
 		c.full = o.q.subject().fullness()
@@ -99,10 +100,13 @@ const packPatience = 10 * time.Millisecond
 // fit the queue if that is nearly full, and waits as long as it has to, or until ctx ends. It
 // returns how many values that were.
 func (o *send) runPack(ctx context.Context, p *packer) (sent int, err error) {
-	n := max(1, p.fits(o.packLimit()))
+	n := p.small(max(1, p.fits(o.packLimit())), o.q.largeLimit())
 	for {
 		o.msg, o.values = p.message(n), n
 		if n == 1 {
+			if err := o.putLarge(p.typ, p.first()); err != nil {
+				return 0, err
+			}
 			if err := o.run(ctx); err != nil {
 				return 0, err
 			}
@@ -170,7 +174,10 @@ func (o *receive) once() error {
 	return o.q.once(o)
 }
 
-func (o *send) once() error { return o.q.once(o) }
+func (o *send) once() (err error) {
+	defer func() { o.settle(err) }()
+	return o.q.once(o)
+}
 
 // run is Waiter.Run, and looks for a queue that was removed under WithReopen.
 func (q *queue) run(ctx context.Context, w *wait.Waiter, op wait.Operation) error {

@@ -11,3 +11,6 @@ func Packs[T any](q *Queue[T]) bool { return q.core().options.packing }
 // Polling returns a channel that is closed when the poller's goroutine has ended,
 // or nil if there is none.
 func Polling[T any](q *Queue[T]) <-chan struct{} { return q.core().lot.Polling() }
+
+// CollectLarge looks for files that nobody will receive, as the handle does from time to time.
+func CollectLarge[T any](q *Queue[T]) { q.core().collectLarge() }

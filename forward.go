@@ -102,8 +102,11 @@ func (f *forwarding) run(s Selector) error {
 		}
 		in.received(f.ctx, &in.msg, 0, nil)
 		out.begin()
-		out.msg = f.to.wire(&in.msg)
-		if err := out.run(f.running); err != nil {
+		var err error
+		if out.msg, out.file, err = f.to.wire(&in.msg); err == nil {
+			err = out.run(f.running)
+		}
+		if err != nil {
 			err = f.failed(f.running, f.to, "send", err, out.size())
 			out.sent(f.ctx, in.msg.typ(), err)
 			in.handBack()

@@ -26,28 +26,6 @@ const (
 	adoptsNoMore // the handle is closed
 )
 
-// attach makes the queue with the msqid that of the handle, and opens a journal for it.
-// What is in the journal of the queue before stays there until it is acknowledged.
-func (q *queue) attach(id int) error {
-	at := &attachment{id: id}
-	if q.options.journal != nil {
-		queue, err := q.identify(id)
-		if err != nil {
-			return err
-		}
-		if at.journal, err = journal.Open(*q.options.journal, queue); err != nil {
-			return cause([]error{err}, "WithJournal: %v", err)
-		}
-	}
-	if before := q.at.Swap(at).journal; before != nil {
-		if err := before.Close(); err != nil {
-			q.options.onJournalError(err)
-		}
-		q.adoptAnew()
-	}
-	return nil
-}
-
 func (q *queue) identify(id int) (journal.Identity, error) {
 	queue, err := journal.Identify(q.kernel, id)
 	switch {
@@ -118,6 +96,7 @@ func (q *queue) endWatcher() {
 func (q *queue) adopted(a *journal.Adopted) {
 	for _, s := range a.Slots {
 		m := adoptedRaw(s)
+		q.follow(&m)
 		m.seq = q.slot.numberAdopted()
 		if c := q.counters; c != nil {
 			c.adopted.Add(1)

@@ -161,6 +161,7 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 		}
 		return nil, &OpError{Op: op, Key: key, ID: id, Err: err}
 	}
+	q.startCollection()
 	if w := inject.Handles.Load(); w != nil {
 		w.Opened(q, int32(key), id)
 	}

@@ -2,11 +2,14 @@ package chanmq
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"slices"
 	"time"
 
 	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/large"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -31,7 +34,7 @@ type receive struct {
 
 func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint) {
 	q.adopt() // what others have left comes first
-	if q.options.packing {
+	if q.options.opens() {
 		hint = hint.Enveloped()
 	}
 	o.q, o.hint, o.room = q, hint, smallMessage
@@ -56,14 +59,25 @@ func (o *receive) Try() error {
 		return err
 	}
 	for {
-		id, err := o.ready()
+		at, err := o.ready()
 		if err != nil {
 			return err
 		}
-		n, err := q.kernel.Receive(id, o.buffer().buf, o.msgtyp, o.flags)
+		lease, ok := at.lease()
+		if !ok {
+			if q.closed.Load() {
+				return ErrClosed
+			}
+			continue // it has another queue now
+		}
+		n, err := q.kernel.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		if err == nil {
+			err := o.took(n, at, lease)
+			lease.End()
+			return err
+		}
+		lease.End()
 		switch err {
-		case nil:
-			return o.took(n)
 		case sysv.ENOMSG:
 			return wait.ErrWait
 		case sysv.E2BIG:
@@ -76,19 +90,28 @@ func (o *receive) Try() error {
 
 func (o *receive) Block(t sysv.Thread) error {
 	for {
-		id, err := o.ready()
+		at, err := o.ready()
 		if err != nil {
 			return err
 		}
-		n, err := t.Receive(id, o.buffer().buf, o.msgtyp, o.flags)
-		switch err {
-		case nil:
-			return o.took(n)
-		case sysv.E2BIG:
-			o.larger()
-		default:
+		lease, ok := at.lease()
+		if !ok {
+			if o.q.closed.Load() {
+				return ErrClosed
+			}
+			continue // it has another queue now
+		}
+		n, err := t.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		if err == nil {
+			err := o.took(n, at, lease)
+			lease.End()
+			return err
+		}
+		lease.End()
+		if err != sysv.E2BIG {
 			return o.failed(err)
 		}
+		o.larger()
 	}
 }
 
@@ -111,12 +134,13 @@ func (o *receive) larger() {
 // packRoom is what most packs fit into: msgmax, if nobody has changed it.
 const packRoom = 8192
 
-// took records what msgrcv returned.
-func (o *receive) took(n int) error {
+// took records what msgrcv returned, under the lease.
+func (o *receive) took(n int, at *attachment, lease *large.Lease) error {
 	q := o.q
 	if !q.options.packing {
 		o.msg.took(n, q.slot.number(1))
 		q.countTaken(&o.msg, n)
+		o.msg.follow(at.large, lease)
 		return nil
 	}
 	o.in.tookPacked(n, &q.slot)
@@ -124,6 +148,7 @@ func (o *receive) took(n int) error {
 	if o.in.values == 0 {
 		o.room = smallMessage // what came last is what is expected next
 		o.keepIn()
+		o.msg.follow(at.large, lease)
 		return nil
 	}
 	pack := o.in
@@ -176,7 +201,7 @@ func (o *receive) takeHeld() (taken bool, err error) {
 // ready makes a buffer to receive into, and returns the queue. The kernel does
 // not say how large a message is that did not fit, and msgmax may have changed since it
 // was sent: so the next buffer is twice as large.
-func (o *receive) ready() (msqid int, err error) {
+func (o *receive) ready() (*attachment, error) {
 	for {
 		at := o.q.at.Load()
 		m := o.buffer()
@@ -190,17 +215,17 @@ func (o *receive) ready() (msqid int, err error) {
 					o.room = smallMessage
 				}
 			case o.q.closed.Load():
-				return -1, ErrClosed
+				return nil, ErrClosed
 			case o.q.at.Load() != at:
 				continue // that journal was closed
 			default:
-				return -1, err
+				return nil, err
 			}
 		}
 		if m.saved != nil {
 			m.saved.Arm(o.hint)
 		}
-		return at.id, nil
+		return at, nil
 	}
 }
 
@@ -285,9 +310,10 @@ func (o *receive) handBackAhead() {
 type send struct {
 	q      *queue
 	waiter wait.Waiter
-	msg    []byte // type and text; its storage is used again
-	limit  int    // of a pack, in bytes of text; 0: not known yet
-	values int    // of the pack in msg; 0: it is one message
+	msg    []byte         // type and text; its storage is used again
+	file   *large.Pending // what msg refers to; nil: nothing
+	limit  int            // of a pack, in bytes of text; 0: not known yet
+	values int            // of the pack in msg; 0: it is one message
 
 	returns bool      // what it sends goes back to where it was taken from
 	began   time.Time // for the observer, if there is one
@@ -312,7 +338,10 @@ func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error 
 	if err != nil {
 		return err
 	}
-	if o.q.options.packing && envelope.Ambiguous(msg[sysv.HeaderSize:]) {
+	if text := msg[sysv.HeaderSize:]; len(text) > o.q.largeLimit() {
+		return o.putLarge(typ, text)
+	}
+	if o.q.options.opens() && envelope.Ambiguous(msg[sysv.HeaderSize:]) {
 		msg = slices.Insert(msg, sysv.HeaderSize, envelope.Append(nil, &envelope.Header{Kind: envelope.Plain})...)
 	}
 	o.msg = msg
@@ -320,14 +349,66 @@ func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error 
 	return nil
 }
 
+// putLarge makes the message a reference if the text is over the limit.
+func (o *send) putLarge(typ int64, text []byte) error {
+	if len(text) <= o.q.largeLimit() {
+		return nil
+	}
+	file, err := o.q.at.Load().large.Put(text)
+	switch {
+	case errors.Is(err, fs.ErrClosed):
+		return ErrClosed
+	case err != nil:
+		return cause([]error{err}, "WithLarge: %v", err)
+	}
+	o.msg = append(sysv.Buffer(smallMessage)[:sysv.HeaderSize], reference(file)...) // not what the text was encoded in
+	o.file = file
+	sysv.PutType(o.msg, int(typ))
+	return nil
+}
+
+// encodeLarge is encode for a text that is over the limit.
+func (o *send) encodeLarge(typ int64, text []byte) error {
+	if o.q.closed.Load() {
+		return ErrClosed
+	}
+	if err := validateType(typ); err != nil {
+		return err
+	}
+	return o.putLarge(typ, text)
+}
+
+// follow moves the text to the queue that the message is about to be sent to: the one that it
+// was meant for may have been removed, under WithReopen.
+func (o *send) follow(at *attachment) error {
+	if o.file == nil || o.file.In(at.large) {
+		return nil
+	}
+	if err := o.file.Move(at.large); err != nil {
+		return cause([]error{err}, "WithLarge: %v", err)
+	}
+	o.msg = append(o.msg[:sysv.HeaderSize], reference(o.file)...)
+	return nil
+}
+
+// settle says what has become of the message.
+func (o *send) settle(err error) {
+	settleFile(o.file, err)
+	o.file = nil
+}
+
 // size returns the number of bytes of text.
-func (o *send) size() int { return len(o.msg) - sysv.HeaderSize }
+func (o *send) size() int { return max(len(o.msg)-sysv.HeaderSize, 0) }
 
 func (o *send) Try() error {
 	if o.q.closed.Load() {
 		return ErrClosed
 	}
-	id := o.q.msqid()
+	at := o.q.at.Load()
+	if err := o.follow(at); err != nil {
+		return err
+	}
+	id := at.id
 	err := o.q.kernel.Send(id, o.msg)
 	if err == sysv.EAGAIN {
 		return wait.ErrWait
@@ -336,8 +417,11 @@ func (o *send) Try() error {
 }
 
 func (o *send) Block(t sysv.Thread) error {
-	id := o.q.msqid()
-	return o.done(id, t.Send(id, o.msg))
+	at := o.q.at.Load()
+	if err := o.follow(at); err != nil {
+		return err
+	}
+	return o.done(at.id, t.Send(at.id, o.msg))
 }
 
 // done notes that the kernel has taken the message, or returns why it has not.

@@ -31,9 +31,16 @@ type options struct {
 	counters  bool
 	observer  observer // nil: nobody wants to know
 	packing   bool
-	err       error // the first bad argument
+	large     *largeOptions // nil: no larger texts
+	err       error         // the first bad argument
 
 	onJournalError func(error)
+}
+
+// largeOptions are those of WithLarge.
+type largeOptions struct {
+	dir       string
+	threshold int // -1: see WithLarge
 }
 
 // Defaults of the options.
@@ -64,6 +71,12 @@ func newOptions(opts []Option) options {
 	}
 	return o
 }
+
+// opens reports whether messages are taken out of their envelopes.
+func (o *options) opens() bool { return o.packing || o.large != nil }
+
+// acknowledges reports whether something happens when a message is acknowledged.
+func (o *options) acknowledges() bool { return o.journal != nil || o.large != nil }
 
 func (o *options) refuse(format string, args ...any) {
 	if o.err == nil {
@@ -190,6 +203,63 @@ func WithJournal(dir string) Option { return func(o *options) { o.journal = &dir
 // values like any other. What has an envelope that is damaged, or of a kind or version that is
 // not known, ends in a [*DecodeError] with the message as it was.
 func WithPacking() Option { return func(o *options) { o.packing = true } }
+
+// WithLarge sends texts that are too large for a message in files, and messages that refer to
+// them. It is for queues of which all receivers are handles with this option and the same
+// directory, or read references by themselves: docs/envelope.md has their layout, with readers
+// in C and in Python. docs/large.md says what is in the directory.
+//
+// A text goes into a file if it is larger than a quarter of the queue's size, or than msgmax:
+// then two senders and two receivers have room to work at the same time. [WithLargeThreshold]
+// sets another limit. Smaller ones are sent as without the option. What is larger than the
+// limit is never packed ([WithPacking]).
+//
+// The file lives as long as its message: it is removed when the program has the message, where
+// a journal says that it is acknowledged ([WithJournal]), with or without one. It stays when
+// the message is browsed, handed back, or sent back to the queue. If the message cannot be
+// sent, nothing is left; no space in the file system is an error of Send that matches
+// syscall.ENOSPC or syscall.EDQUOT. Remove, and Close with [WithRemoveOnClose], remove the files
+// of what was in the queue; where other processes have handles for it, the last of them does.
+// What a process leaves that is killed is found by another one within a minute or two, or by the
+// next one when it opens the queue: it removes what no message, no journal and no living process
+// refers to.
+//
+// A message whose file cannot be read, was damaged, or is not where the files of this queue
+// are, ends in a [*DecodeError] that holds the reference. A handle without the option receives
+// the reference as bytes. A message is also looked at for an envelope, as with [WithPacking].
+//
+// dir is created if it does not exist, for this user alone. "" is /dev/shm/chanmq-UID, in
+// memory. Each queue has a directory in it, whose permissions follow the queue's: who may use
+// the queue may use that, and who may read the queue may read the files. Several users therefore
+// need a directory that all of them may search and write to, of one of them or of root, and with
+// the sticky bit if others may write to it. A sender whose files the queue's owner could not
+// read is refused, with an error matching fs.ErrPermission. Another user who may use the queue
+// can remove its files, as he can receive its messages.
+//
+// With [WithBorrowedValues] the program gets the memory of the file. Then a sender that makes
+// the file shorter, against all rules, ends the process that reads it by SIGBUS.
+func WithLarge(dir string, opts ...LargeOption) Option {
+	return func(o *options) {
+		o.large = &largeOptions{dir: dir, threshold: -1}
+		for _, opt := range opts {
+			opt(o)
+		}
+	}
+}
+
+// LargeOption changes what [WithLarge] does. See the functions that return one.
+type LargeOption func(*options)
+
+// WithLargeThreshold sets how many bytes of text a message has at most that is sent as it is.
+// Larger ones are in files.
+func WithLargeThreshold(n int) LargeOption {
+	return func(o *options) {
+		if n < 0 {
+			o.refuse("WithLargeThreshold(%d): the number is negative", n)
+		}
+		o.large.threshold = n
+	}
+}
 
 // WithJournalError sets what is done with errors of journals that concern no call: one of
 // a dead process that cannot be read is left where it is, and f is called with a

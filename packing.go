@@ -97,7 +97,7 @@ func (m *raw) skip(after int) {
 
 // put makes m, whose buffer has room for it, a message that was taken.
 func (m *raw) put(typ int64, text []byte, seq uint64) {
-	m.seq, m.n, m.off, m.values, m.damaged, m.attempts = seq, len(text), 0, 0, false, 0
+	m.seq, m.n, m.off, m.values, m.damaged, m.file, m.attempts = seq, len(text), 0, 0, false, nil, 0
 	if m.saved != nil {
 		m.saved.Put(int(typ), text, seq)
 		return
@@ -126,6 +126,9 @@ func (m *raw) texts() iter.Seq[[]byte] {
 
 // messages copies the message, or the values of a pack, out of the buffer.
 func (m *raw) messages() (all []Message[[]byte]) {
+	if m.file != nil {
+		return []Message[[]byte]{m.whole()}
+	}
 	for text := range m.texts() {
 		all = append(all, Message[[]byte]{m.typ(), append([]byte{}, text...)})
 	}
@@ -314,6 +317,20 @@ func (p *packer) message(n int) []byte {
 	sysv.PutType(msg, int(p.typ))
 	return msg
 }
+
+// small returns how many of the first n values may be in one message: none that is larger,
+// but the first by itself.
+func (p *packer) small(n, threshold int) int {
+	for i := range n {
+		if p.ends[i]-p.end(i)-envelope.ValueHeader > threshold {
+			return max(i, 1)
+		}
+	}
+	return n
+}
+
+// first returns the text of the first value.
+func (p *packer) first() []byte { return p.buf[firstText:p.ends[0]] }
 
 // drop removes the first n values, which were sent.
 func (p *packer) drop(n int) {

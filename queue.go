@@ -10,6 +10,7 @@ import (
 
 	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/large"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/internal/wait"
 )
@@ -46,6 +47,7 @@ type queue struct {
 
 	removal  removal
 	adoption adoption
+	collects collection
 	pumps    pumps
 }
 
@@ -54,6 +56,36 @@ type queue struct {
 type attachment struct {
 	id      int              // msqid
 	journal *journal.Journal // nil: there is none
+	large   *large.Store     // for larger texts; nil: they are not sent
+	limit   atomic.Int64     // bytes of text; larger ones are in files
+}
+
+// lease begins a lease for a call that may take a message. It reports false if the queue is
+// not the handle's any more.
+func (at *attachment) lease() (*large.Lease, bool) {
+	if at.large == nil {
+		return nil, true
+	}
+	l := at.large.Begin()
+	return l, l != nil
+}
+
+// follow opens the file of a message that another process had taken.
+func (q *queue) follow(m *raw) {
+	at := q.at.Load()
+	if l, _ := at.lease(); l != nil {
+		m.follow(at.large, l)
+		l.End()
+	}
+}
+
+// look opens the file of a message that stays in the queue.
+func (q *queue) look(m *raw) {
+	at := q.at.Load()
+	if l, _ := at.lease(); l != nil {
+		m.look(at.large)
+		l.End()
+	}
 }
 
 func newQueue(key Key, o options, get func() (int, error)) *queue {
@@ -186,6 +218,7 @@ func (q *queue) giveBack(m raw) error {
 	m = back.held[0]
 	if m.saved == nil {
 		messages := m.messages()
+		_ = m.ack() // there is no journal
 		return &UndeliveredError{
 			Messages: messages,
 			Err:      q.notTakenBack(err, len(messages[0].Value)),
@@ -216,15 +249,17 @@ func (q *queue) packLimit() int {
 }
 
 // wire is the message, which a handle for any queue took, as msgsnd takes it: so that it is
-// the same value there.
-func (q *queue) wire(m *raw) []byte {
+// the same value there. A larger text has a file of its own then, see settleFile.
+func (q *queue) wire(m *raw) (msg []byte, file *large.Pending, err error) {
 	switch {
-	case q.options.packing && !m.damaged && m.off == 0 && envelope.Ambiguous(m.text()):
-		return slices.Concat(m.buf[:sysv.HeaderSize], envelope.Wrap(nil, m.text()))
-	case !q.options.packing && m.off > 0:
-		return slices.Concat(m.buf[:sysv.HeaderSize], m.text())
+	case m.file != nil:
+		return q.wireLarge(m)
+	case q.options.opens() && !m.damaged && m.off == 0 && envelope.Ambiguous(m.text()):
+		return slices.Concat(m.buf[:sysv.HeaderSize], envelope.Wrap(nil, m.text())), nil, nil
+	case !q.options.opens() && m.off > 0:
+		return slices.Concat(m.buf[:sysv.HeaderSize], m.text()), nil, nil
 	}
-	return m.wire()
+	return m.wire(), nil, nil
 }
 
 // countTaken counts a message of n bytes that the kernel has given.

@@ -4,6 +4,7 @@ import (
 	"sync/atomic"
 
 	"github.com/chanmq/chanmq/internal/journal"
+	"github.com/chanmq/chanmq/internal/large"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -21,6 +22,7 @@ type raw struct {
 	values   int           // of a pack: how many are still in it; 0: it is one message
 	damaged  bool          // its envelope could not be read, and is part of the text
 	saved    *journal.Slot // whose memory buf is, and outlives the process; nil: there is no journal
+	file     *large.File   // of a reference that was taken: where the text is; nil: it is in the message
 	attempts int           // how many times it was delivered, if there is no journal
 
 	unacked *atomic.Int64 // counts it, or its values, while it is in a journal; nil: nothing does
@@ -97,15 +99,22 @@ func (m *raw) uncount() {
 }
 
 // ack says that the message is somebody else's now: the program's, or the kernel's. The
-// buffer is empty, or gone if it was another process's.
+// buffer is empty, or gone if it was another process's. So is the file of a larger text.
 func (m *raw) ack() error {
-	if m.saved == nil {
-		return nil
+	file := m.file
+	m.file = nil
+	var err error
+	if m.saved != nil {
+		m.uncount()
+		err = m.saved.Free()
+		if m.saved.Adopted() {
+			*m = raw{}
+		}
 	}
-	m.uncount()
-	err := m.saved.Free()
-	if m.saved.Adopted() {
-		*m = raw{}
+	if err == nil {
+		file.Remove() // when the message cannot come again
+	} else {
+		file.Release()
 	}
 	return err
 }
@@ -113,6 +122,8 @@ func (m *raw) ack() error {
 // release gives the buffer back to the journal. A message that is in it stays there
 // for the next process.
 func (m *raw) release() {
+	m.file.Release()
+	m.file = nil
 	if m.saved != nil {
 		m.uncount()
 		m.saved.Release()

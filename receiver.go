@@ -172,7 +172,7 @@ func (r *Receiver[T]) hold() *aside {
 // keep puts the message that was taken into the ring, in place of one that was read,
 // whose buffer is used for the next one.
 func (r *Receiver[T]) keep(k *kept[T], number uint64) {
-	if r.journals() {
+	if r.acknowledges() {
 		r.acking.Lock()
 		defer r.acking.Unlock()
 		_ = k.raw.ack()
@@ -184,7 +184,7 @@ func (r *Receiver[T]) keep(k *kept[T], number uint64) {
 	k.raw, r.from.msg = r.from.msg, k.raw
 }
 
-func (r *Receiver[T]) journals() bool { return r.core.options.journal != nil }
+func (r *Receiver[T]) acknowledges() bool { return r.core.options.acknowledges() }
 
 // slot is what is kept of the value with the number.
 func (r *Receiver[T]) slot(number uint64) *kept[T] { return &r.ring[number%uint64(len(r.ring))] }
@@ -271,7 +271,7 @@ func (r *Receiver[T]) handBack(k *kept[T]) {
 // acknowledge frees, in the journal, the messages that the program has read. It needs
 // collecting.
 func (r *Receiver[T]) acknowledge() {
-	if !r.journals() {
+	if !r.acknowledges() {
 		return
 	}
 	read := r.sent.Load() - uint64(len(r.c))
@@ -291,7 +291,7 @@ func (r *Receiver[T]) acknowledgeUpTo(read uint64) {
 
 // unacked reports whether values were sent that are not known to be read, with a journal.
 func (r *Receiver[T]) unacked() bool {
-	if !r.journals() {
+	if !r.acknowledges() {
 		return false
 	}
 	r.acking.Lock()
@@ -327,7 +327,7 @@ func (r *Receiver[T]) lookLater(pause time.Duration) {
 // passed is called by a downstream when the program has the value that it had read. It
 // does without collecting, which the goroutine has while it waits for a reader.
 func (r *Receiver[T]) passed(d *downstream) {
-	if read := d.passed.Add(1); r.journals() {
+	if read := d.passed.Add(1); r.acknowledges() {
 		r.acknowledgeUpTo(read)
 	}
 }
@@ -335,7 +335,7 @@ func (r *Receiver[T]) passed(d *downstream) {
 // releaseBuffers gives the buffers back to the journal when all is read or handed back.
 // It needs collecting.
 func (r *Receiver[T]) releaseBuffers() {
-	if !r.journals() {
+	if !r.acknowledges() {
 		return
 	}
 	r.acking.Lock()

@@ -18,7 +18,7 @@ func (r *returning) next(limit int) {
 	r.packer.begin(r.held[0].typ())
 	for i := range r.held {
 		m := &r.held[i]
-		if m.damaged || m.typ() != r.packer.typ {
+		if m.damaged || m.file != nil || m.typ() != r.packer.typ {
 			return
 		}
 		for text := range m.texts() {
@@ -37,7 +37,12 @@ func (r *returning) alone() bool { return len(r.packer.ends) == 0 }
 // values that were. It does not wait.
 func (r *returning) once(limit int) (n int, err error) {
 	if r.alone() {
-		return 1, r.q.kernel.Send(r.q.msqid(), r.q.wire(&r.held[0]))
+		msg, file, err := r.q.wire(&r.held[0])
+		if err == nil {
+			err = r.q.kernel.Send(r.q.msqid(), msg)
+		}
+		settleFile(file, err)
+		return 1, err
 	}
 	for n = max(r.packer.fits(limit), 1); ; n /= 2 {
 		if err = r.q.kernel.Send(r.q.msqid(), r.packer.message(n)); err == nil || n == 1 {

@@ -281,7 +281,7 @@ func (s *Sender[T]) send(m Message[T]) error {
 			s.unsent = append(s.unsent, m)
 		}
 	}()
-	err = s.into.encode(m.Type, func(dst []byte) ([]byte, error) { return s.q.codec.Append(dst, m.Value) })
+	err = s.q.encode(&s.into, m.Type, m.Value)
 	if err == nil {
 		err = s.into.run(s.running)
 	}

@@ -74,6 +74,7 @@ anew.
 	f.BoolVarP(&o.quiet, "quiet", "q", false, "say nothing of commands that fail")
 	wait := addWaitFlag(cmd)
 	journal := addJournalFlag(cmd, "auto")
+	large := addLargeFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		command, err := name.take(args)
 		switch {
@@ -111,7 +112,7 @@ anew.
 		if err != nil {
 			return err
 		}
-		q, _, err := a.openWith(name, journal, opts...)
+		q, _, err := a.openWith(name, journal, append(opts, large.options()...)...)
 		if err != nil {
 			return err
 		}

@@ -81,6 +81,7 @@ directory of their journals.
 	f.BoolVar(&o.orphans, "orphans", false, "save messages of dead processes whose queue is gone, instead of a queue's")
 	f.StringVar(&o.dir, "dir", "", "the `DIRECTORY` of the journals for --orphans, if not the user's")
 	journal := addJournalFlag(cmd, "auto")
+	large := addLargeFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if o.force && o.append {
 			return usage("--force and --append exclude each other")
@@ -106,14 +107,14 @@ directory of their journals.
 			return err
 		}
 		if o.keep {
-			q, err := name.open()
+			q, err := name.open(large.options()...)
 			if err != nil {
 				return err
 			}
 			defer q.Close() // it holds nothing
 			return a.exportTo(&o, func(w *exportFile) error { return a.exportCopy(w, q, selected) })
 		}
-		q, _, err := a.openWith(name, journal)
+		q, _, err := a.openWith(name, journal, large.options()...)
 		if err != nil {
 			return err
 		}
@@ -355,6 +356,7 @@ nothing. It waits while the queue is full. If it ends early, it says how many we
 		ValidArgsFunction: completeKeys,
 	}
 	name := nameFlags(cmd, "", "the queue")
+	large := addLargeFlag(cmd)
 	cmd.Flags().IntVar(&skip, "skip", 0, "leave out the first `N` messages")
 	addTimeoutFlag(cmd, &o.timeout, "wait at most this long for room in the queue, for each message; 0 does not wait")
 	structs := addStructFlags(cmd)
@@ -383,7 +385,7 @@ nothing. It waits while the queue is full. If it ends early, it says how many we
 			}
 			defer in.Close() // it was only read
 		}
-		q, err := name.open()
+		q, err := name.open(large.options()...)
 		if err != nil {
 			return err
 		}

@@ -115,6 +115,7 @@ killed (kill -9).
 	copyKey := cmd.Flags().String("copy", "", "send a copy of each message to the queue with the `KEY`")
 	printing := addPrintFlags(cmd)
 	journal := addJournalFlag(cmd, "off")
+	large := addLargeFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if o.count < 1 {
 			return usage("--count %d: give 1 or more", o.count)
@@ -143,7 +144,7 @@ killed (kill -9).
 		if o.copyTo != nil {
 			defer o.copyTo.Close() // it holds nothing
 		}
-		q, _, err := a.openWith(name, journal)
+		q, _, err := a.openWith(name, journal, large.options()...)
 		if err != nil {
 			return err
 		}
@@ -281,6 +282,7 @@ the rest. The kernel needs CONFIG_CHECKPOINT_RESTORE, as those of distributions 
 	selected := addSelectorFlags(cmd)
 	cmd.Flags().IntVarP(&count, "count", "n", 0, "show at most `N` messages")
 	printing := addPrintFlags(cmd)
+	large := addLargeFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		rest, err := name.take(args)
 		if err != nil {
@@ -299,7 +301,7 @@ the rest. The kernel needs CONFIG_CHECKPOINT_RESTORE, as those of distributions 
 		if err != nil {
 			return err
 		}
-		q, err := name.open()
+		q, err := name.open(large.options()...)
 		if err != nil {
 			return err
 		}

@@ -56,6 +56,7 @@ it says how many messages were sent.
 	f.BoolVarP(&o.json, "json", "j", false, "messages are lines of JSON")
 	addTimeoutFlag(cmd, &o.timeout, "wait at most this long for room in the queue; 0 does not wait")
 	structs := addStructFlags(cmd)
+	large := addLargeFlag(cmd)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		rest, err := name.take(args)
 		if err != nil {
@@ -79,7 +80,7 @@ it says how many messages were sent.
 			}
 			o.encode = layout.Encode
 		}
-		q, err := name.open()
+		q, err := name.open(large.options()...)
 		if err != nil {
 			return err
 		}

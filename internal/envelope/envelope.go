@@ -1,6 +1,6 @@
 // Package envelope is the one header that this module puts before the text of a message:
-// for requests and replies, for messages that were given up, for packs of several values, and
-// for texts that happen to begin like a header. docs/envelope.md has the layout, for programs
+// for requests and replies, for messages that were given up, for packs of several values, for
+// references to texts in files, and for texts that happen to begin like a header. docs/envelope.md has the layout, for programs
 // in other languages.
 //
 // A message needs no envelope. A text that does not begin with the magic is what its sender
@@ -15,7 +15,7 @@ import (
 	"unicode/utf8"
 )
 
-// Kind says what is in an envelope. Kind 7 is set aside, for references to larger texts.
+// Kind says what is in an envelope.
 type Kind uint8
 
 // The kinds of version 1.
@@ -26,6 +26,7 @@ const (
 	Error      Kind = 4 // why there is no reply; its text is for people
 	DeadLetter Kind = 5 // a message that was given up, with the reason
 	Pack       Kind = 6 // several values in one message: see ParsePack
+	Reference  Kind = 7 // a text in a file: see Ref
 )
 
 // String returns the name of the kind.
@@ -43,6 +44,8 @@ func (k Kind) String() string {
 		return "dead letter"
 	case Pack:
 		return "pack"
+	case Reference:
+		return "reference"
 	}
 	return fmt.Sprintf("kind %d", uint8(k))
 }
@@ -55,6 +58,7 @@ const (
 	requestSize    = 64
 	replySize      = 48
 	deadLetterSize = 24 // before the reason
+	referenceSize  = 56
 
 	// MaxReason bounds the reason of a dead letter. A longer one is cut off.
 	MaxReason = 1024
@@ -70,6 +74,14 @@ type Life struct {
 	PIDNamespace  uint32 // inode of /proc/self/ns/pid
 	TimeNamespace uint32 // inode of /proc/self/ns/time, which Start depends on
 	Start         uint64 // field 22 of /proc/self/stat, in clock ticks since the boot
+}
+
+// Ref says where a text is that is not in the message: in which file of which directory. The
+// names are these numbers in hex, so that no Ref can say anything else.
+type Ref struct {
+	Dir, Name [16]byte
+	Size      uint64 // of the text, in bytes
+	Sum       uint32 // CRC-32C of the text
 }
 
 // Header is what is in an envelope before the text. Which fields are in it depends on the
@@ -90,6 +102,8 @@ type Header struct {
 
 	Values uint16 // Pack: how many values it has, at least 1
 	Size   uint32 // Pack: bytes behind the header
+
+	Ref Ref // Reference
 }
 
 // The errors of Parse.
@@ -121,15 +135,16 @@ func Wrap(dst, text []byte) []byte {
 	return append(dst, text...)
 }
 
-// Ambiguous reports whether a handle with packing would not receive the text as it is, if it
-// were sent without an envelope: a reader of packs takes plain texts and packs out of theirs,
-// and refuses what is damaged. Requests, replies and dead letters it passes on.
+// Ambiguous reports whether a handle with packing, or for large texts, would not receive the
+// text as it is, if it were sent without an envelope: it takes plain texts and packs out of
+// theirs, follows references, and refuses what is damaged. Requests, replies and dead letters
+// it passes on.
 func Ambiguous(text []byte) bool {
 	if !Begins(text) {
 		return false
 	}
 	h, _, err := Parse(text)
-	return err != nil || h.Kind == Plain || h.Kind == Pack
+	return err != nil || h.Kind == Plain || h.Kind == Pack || h.Kind == Reference
 }
 
 // Append appends the header to dst. The text goes behind it.
@@ -158,6 +173,12 @@ func Append(dst []byte, h *Header) []byte {
 	case Pack:
 		dst = le.AppendUint16(dst, h.Values)
 		dst = le.AppendUint32(dst, h.Size)
+	case Reference:
+		dst = append(dst, h.Ref.Dir[:]...)
+		dst = append(dst, h.Ref.Name[:]...)
+		dst = le.AppendUint64(dst, h.Ref.Size)
+		dst = le.AppendUint32(dst, h.Ref.Sum)
+		dst = le.AppendUint32(dst, 0)
 	}
 	le.PutUint16(dst[start+6:], uint16(len(dst)-start))
 	return dst
@@ -209,6 +230,8 @@ func Parse(text []byte) (h Header, payload []byte, err error) {
 		least = deadLetterSize
 	case Pack:
 		least = PackHeader
+	case Reference:
+		least = referenceSize
 	default:
 		return h, nil, fmt.Errorf("%w %d", ErrKind, kind)
 	}
@@ -245,6 +268,13 @@ func Parse(text []byte) (h Header, payload []byte, err error) {
 		if h.Values == 0 || uint64(h.Size) != uint64(len(text)-size) {
 			return h, nil, fmt.Errorf("%w: a pack of %d values in %d bytes, of which there are %d",
 				ErrDamaged, h.Values, h.Size, len(text)-size)
+		}
+	case Reference:
+		copy(h.Ref.Dir[:], b)
+		copy(h.Ref.Name[:], b[16:])
+		h.Ref.Size, h.Ref.Sum = le.Uint64(b[32:]), le.Uint32(b[40:])
+		if h.Ref.Size > math.MaxInt64 || len(text) > size {
+			return h, nil, fmt.Errorf("%w: a reference to a text of %d bytes, with %d behind it", ErrDamaged, h.Ref.Size, len(text)-size)
 		}
 	}
 	return h, text[size:], nil

@@ -20,14 +20,18 @@ func headers() []Header {
 		{Kind: DeadLetter, Type: math.MaxInt64, Attempts: 5, Reason: "Grüße: no such order"},
 		{Kind: DeadLetter},
 		{Kind: Pack, Values: 2, Size: uint32(len(packOf("", "value")) - PackHeader)},
+		{Kind: Reference, Ref: Ref{Dir: [16]byte{1, 15: 2}, Name: [16]byte{3, 15: 4}, Size: math.MaxInt64, Sum: math.MaxUint32}},
 	}
 }
 
 func TestRoundTrip(t *testing.T) {
 	for _, want := range headers() {
 		texts := []string{"", "text", magic}
-		if want.Kind == Pack {
+		switch want.Kind {
+		case Pack:
 			texts = []string{packOf("", "value")[PackHeader:]}
+		case Reference:
+			texts = []string{""}
 		}
 		for _, text := range texts {
 			b := append(Append([]byte("before"), &want), text...)[len("before"):]
@@ -62,6 +66,11 @@ func TestLayout(t *testing.T) {
 			"\xFEcmq\x01\x06\x0e\x00" + "\x01\x02" + "\x03\x04\x05\x06",
 		},
 		{
+			Header{Kind: Reference, Ref: Ref{Dir: [16]byte([]byte("0123456789abcdef")), Name: [16]byte([]byte("ABCDEFGHIJKLMNOP")), Size: 0x0807060504030201, Sum: 0x0C0B0A09}},
+			"\xFEcmq\x01\x07\x38\x00" + "0123456789abcdef" + "ABCDEFGHIJKLMNOP" + "\x01\x02\x03\x04\x05\x06\x07\x08" +
+				"\x09\x0A\x0B\x0C" + "\x00\x00\x00\x00",
+		},
+		{
 			Header{Kind: DeadLetter, Type: 1, Attempts: 2, Reason: "why"},
 			"\xFEcmq\x01\x05\x1b\x00" + "\x01\x00\x00\x00\x00\x00\x00\x00" + "\x02\x00\x00\x00" + "\x03\x00\x00\x00" + "why",
 		},
@@ -78,8 +87,11 @@ func TestLongerHeader(t *testing.T) {
 		b := Append(nil, &want)
 		b[6] += 5
 		text := "text"
-		if want.Kind == Pack {
+		switch want.Kind {
+		case Pack:
 			text = packOf("", "value")[PackHeader:]
+		case Reference:
+			text = ""
 		}
 		got, payload, err := Parse(append(append(b, "later"...), text...))
 		if err != nil || got != want || string(payload) != text {
@@ -138,7 +150,10 @@ func TestDamaged(t *testing.T) {
 	}{
 		{"\xFEcmq\x02\x01\x08\x00", ErrVersion},
 		{"\xFEcmq\x01\x00\x08\x00", ErrKind},
-		{"\xFEcmq\x01\x07\x08\x00", ErrKind},
+		{"\xFEcmq\x01\x08\x08\x00", ErrKind},
+		{"\xFEcmq\x01\x07\x08\x00", ErrDamaged},
+		{string(Append(nil, &Header{Kind: Reference})) + "behind", ErrDamaged},
+		{string(Append(nil, &Header{Kind: Reference, Ref: Ref{Size: 1 << 63}})), ErrDamaged},
 		{"\xFEcmq\x01\x01\x07\x00", ErrDamaged},
 		{"\xFEcmq\x01\x01\xFF\xFF", ErrDamaged},
 		{string(Append(nil, &Header{Kind: Request, ReplyType: -1})), ErrDamaged},

@@ -63,16 +63,22 @@ func NextValue(text []byte, offset int) (value []byte, next int) {
 	return text[at:next:next], next
 }
 
-// PackLength returns how many bytes a pack has that the text begins with, as its header says:
-// more may be behind it. It returns false if the text does not begin with one.
-func PackLength(text []byte) (n int, ok bool) {
-	if !Begins(text) || len(text) < PackHeader || text[4] != Version || Kind(text[5]) != Pack {
+// Length returns how many bytes a pack or a reference has that the text begins with, as its
+// header says: more may be behind it. It returns false if the text does not begin with one.
+func Length(text []byte) (n int, ok bool) {
+	if !Begins(text) || len(text) < common || text[4] != Version {
 		return 0, false
 	}
 	size := int(binary.LittleEndian.Uint16(text[6:]))
-	body := binary.LittleEndian.Uint32(text[common+2:])
-	if size < PackHeader || size > len(text) || uint64(body) > uint64(len(text)-size) {
-		return 0, false
+	switch kind := Kind(text[5]); {
+	case size > len(text):
+	case kind == Reference && size >= referenceSize:
+		return size, true
+	case kind == Pack && size >= PackHeader:
+		body := binary.LittleEndian.Uint32(text[common+2:])
+		if uint64(body) <= uint64(len(text)-size) {
+			return size + int(body), true
+		}
 	}
-	return size + int(body), true
+	return 0, false
 }

@@ -51,7 +51,7 @@ func TestPackRoundTrip(t *testing.T) {
 			t.Errorf("got %.100q, want %.100q", got, values)
 		}
 		for _, behind := range []string{"", "\xFF\xFF\xFF"} {
-			if n, ok := PackLength([]byte(pack + behind)); !ok || n != len(pack) {
+			if n, ok := Length([]byte(pack + behind)); !ok || n != len(pack) {
 				t.Errorf("length %d, %v, want %d", n, ok, len(pack))
 			}
 		}
@@ -73,7 +73,7 @@ func TestPackLongerHeader(t *testing.T) {
 	if got := valuesOf(t, longer); len(got) != 2 || got[0] != "one" || got[1] != "two" {
 		t.Errorf("got %q", got)
 	}
-	if n, ok := PackLength([]byte(longer + "\xFF")); !ok || n != len(longer) {
+	if n, ok := Length([]byte(longer + "\xFF")); !ok || n != len(longer) {
 		t.Errorf("length %d, %v, want %d", n, ok, len(longer))
 	}
 }
@@ -104,16 +104,16 @@ func TestPackDamaged(t *testing.T) {
 		t.Errorf("a plain text: %v", err)
 	}
 	for _, text := range []string{"", "text", "\xFEcm", "\xFEcmq\x01\x06\x0e\x00\x01", whole[:len(whole)-1], "\xFEcmq\x02" + whole[5:]} {
-		if n, ok := PackLength([]byte(text)); ok {
+		if n, ok := Length([]byte(text)); ok {
 			t.Errorf("%x begins with a pack of %d bytes", text, n)
 		}
 	}
 }
 
-// TestAmbiguous: what needs an envelope where the receiver takes packs apart.
+// TestAmbiguous: what needs an envelope where the receiver takes packs apart, or follows references.
 func TestAmbiguous(t *testing.T) {
 	for _, h := range headers() {
-		want := h.Kind == Plain || h.Kind == Pack
+		want := h.Kind == Plain || h.Kind == Pack || h.Kind == Reference
 		if got := Ambiguous(append(Append(nil, &h), "text"...)); got != want {
 			t.Errorf("%v: %v", h.Kind, got)
 		}
@@ -131,7 +131,7 @@ func FuzzParsePack(f *testing.F) {
 	f.Add([]byte(packOf("")))
 	f.Add([]byte("text"))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		n, ok := PackLength(text)
+		n, ok := Length(text)
 		values, at, err := ParsePack(text)
 		if err != nil {
 			return

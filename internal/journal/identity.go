@@ -33,15 +33,8 @@ func Identify(k sysv.Kernel, msqid int) (Identity, error) {
 	if err != nil {
 		return Identity{}, err
 	}
-	id, err := here(k)
-	if err != nil {
-		return Identity{}, err
-	}
-	id.ID = msqid
-	id.Key = stat.Key
-	id.CreatorUID, id.CreatorGID = stat.CreatorUID, stat.CreatorGID
-	id.Changed = stat.ChangeTime
-	return id, nil
+	stat.ID = msqid
+	return IdentityOf(k, stat)
 }
 
 // here returns the part of an identity that all queues of this process share. A machine

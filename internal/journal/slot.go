@@ -22,7 +22,7 @@ type LengthHint struct {
 }
 
 // Enveloped is the hint of a handle that takes texts out of their envelopes (package
-// envelope): what h says is of those texts, and what was received may be a pack.
+// envelope): what h says is of those texts, and what was received may be a pack or a reference.
 func (h LengthHint) Enveloped() LengthHint {
 	h.packs = true
 	return h
@@ -74,8 +74,12 @@ const defaultFill = 0xFF
 // whether it is not sure.
 func (h LengthHint) infer(room []byte, fill byte) (n int, inferred bool) {
 	if h.packs {
-		if n, ok := envelope.PackLength(room); ok {
-			if _, _, err := envelope.ParsePack(room[:n]); err == nil {
+		if n, ok := envelope.Length(room); ok {
+			e, _, err := envelope.Parse(room[:n])
+			if err == nil && e.Kind == envelope.Pack {
+				_, _, err = envelope.ParsePack(room[:n])
+			}
+			if err == nil {
 				return n, false // it says so itself
 			}
 		}

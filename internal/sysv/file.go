@@ -11,9 +11,9 @@ import (
 // FileInfo is the part of struct stat that identifies a file and its owner.
 type FileInfo struct {
 	Dev, Ino, Links uint64
-	UID             uint32
+	UID, GID        uint32
 	Perm            uint32 // the permission bits
-	Regular         bool
+	Regular, Dir    bool
 	Size            int64 // in bytes
 	Allocated       int64 // bytes of storage, less than Size if there are holes
 }

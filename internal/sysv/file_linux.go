@@ -75,8 +75,10 @@ func fileInfo(st *unix.Stat_t) FileInfo {
 		Ino:       st.Ino,
 		Links:     uint64(st.Nlink),
 		UID:       st.Uid,
+		GID:       st.Gid,
 		Perm:      uint32(st.Mode) & 0o7777,
 		Regular:   st.Mode&unix.S_IFMT == unix.S_IFREG,
+		Dir:       st.Mode&unix.S_IFMT == unix.S_IFDIR,
 		Size:      st.Size,
 		Allocated: st.Blocks * 512, // stat(2): in these units on any file system
 	}
