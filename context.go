@@ -100,73 +100,65 @@ const packPatience = 10 * time.Millisecond
 // fit the queue if that is nearly full, and waits as long as it has to, or until ctx ends. It
 // returns how many values that were.
 func (o *send) runPack(ctx context.Context, p *packer) (sent int, err error) {
-	n := p.small(max(1, p.fits(o.packLimit())), o.q.largeLimit())
+	o.pack = pack{p, p.small(max(1, p.fits(o.packLimit())), o.q.largeLimit())}
+	defer func() { o.pack = pack{} }()
 	for {
+		n := o.pack.values
 		o.msg, o.values = p.message(n), n
 		if n == 1 {
-			if err := o.putLarge(p.typ, p.first()); err != nil {
-				return 0, err
+			if err = o.putLarge(p.typ, p.first()); err == nil {
+				err = o.run(ctx)
 			}
-			if err := o.run(ctx); err != nil {
-				return 0, err
-			}
-			p.more()
-			return 1, nil
-		}
-		if ctx.Err() != nil {
-			return 0, &canceled{}
-		}
-		err := o.Try()
-		if err == wait.ErrWait {
-			if fits := p.fits(o.free()); 0 < fits && fits < n {
-				n = fits
-				continue
-			}
-		}
-		switch err {
-		case nil:
-			o.waiter.Stage = wait.AtOnce
-			o.waited(err)
-		case wait.ErrWait:
+		} else {
 			err = o.runPatiently(ctx)
-		default:
-			err = o.run(ctx) // it may have to wait for the queue
 		}
 		c, wasCanceled := err.(*canceled)
 		switch {
-		case err == nil:
+		case n == 1 && err == nil:
 			p.more()
 			return n, nil
-		case err == errPatience:
-			n /= 2
-			p.most = n
-		case err == sysv.EINVAL, errors.Is(err, ErrTooLarge):
-			n /= 2
-			o.limit = 0 // a limit was lowered
-		case wasCanceled && ctx.Err() == nil: // the queue is away
-		case wasCanceled && c.away == nil:
-			c.full = o.q.subject().fullness()
+		case n == 1:
 			return 0, err
+		case err == nil:
+			o.waited(nil)
+			p.more()
+			return n, nil
+		case err == errSmaller:
+			// CheckFits has said how much.
+		case wasCanceled && ctx.Err() == nil:
+			if c.away == nil { // it was patience
+				o.pack.values = n / 2
+				p.most = n / 2
+			}
+		case wasCanceled:
+			o.waited(err)
+			if c.away == nil {
+				c.full = o.q.subject().fullness()
+			}
+			return 0, err
+		case err == sysv.EINVAL, errors.Is(err, ErrTooLarge):
+			o.pack.values = n / 2
+			o.limit = 0 // a limit was lowered
 		default:
+			o.waited(err)
 			return 0, err
 		}
 	}
 }
 
-// errPatience is the error of a pack that has waited for packPatience.
-var errPatience = errors.New("a pack has waited for too long")
-
-// runPatiently is run, for no longer than packPatience.
+// runPatiently is run, for no longer than packPatience at a time.
 func (o *send) runPatiently(ctx context.Context) error {
+	if ctx.Err() != nil {
+		return &canceled{}
+	}
+	o.waiter.Stage = wait.AtOnce
+	if err := o.Try(); err != wait.ErrWait && !o.q.reopens(err) {
+		return err
+	}
 	short, cancel := context.WithTimeout(ctx, packPatience)
 	defer cancel()
 	defer o.waiter.Release() // the next wait has another ctx
-	err := o.q.run(short, &o.waiter, o)
-	if c, ok := err.(*canceled); ok && ctx.Err() == nil && c.away == nil {
-		return errPatience
-	}
-	o.waited(err)
-	return err
+	return o.q.run(short, &o.waiter, o)
 }
 
 func (o *receive) once() error {

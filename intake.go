@@ -166,7 +166,7 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 		return nil, err
 	}
 	in.from.begin()
-	in.expect(out, 0)
+	in.expect(out)
 	if err := in.from.run(in.taking); err != nil {
 		return nil, err
 	}
@@ -182,16 +182,20 @@ func (in *intake) take(out outlet) (special *aside, err error) {
 		if held >= maxBatch || out.room(1) < 1 || in.taking.Err() != nil {
 			return nil, nil // run will find the reason again
 		}
-		if in.expect(out, held); !in.another(held) {
+		if in.expect(out); !in.another(held) {
 			return nil, nil
 		}
 	}
 }
 
-// expect says how much of a pack may be taken, where so many messages are held.
-func (in *intake) expect(out outlet, held int) {
+// packBatch is how many values of a pack a pump takes at once: all that fit 8 KiB, if they
+// have 64 bytes.
+const packBatch = 128
+
+// expect says how much of a pack may be taken.
+func (in *intake) expect(out outlet) {
 	if in.core.options.packing {
-		in.from.more = min(out.room(maxBatch), maxBatch-held) - 1
+		in.from.more = min(out.room(packBatch), packBatch) - 1
 	}
 }
 

@@ -313,7 +313,8 @@ type send struct {
 	msg    []byte         // type and text; its storage is used again
 	file   *large.Pending // what msg refers to; nil: nothing
 	limit  int            // of a pack, in bytes of text; 0: not known yet
-	values int            // of the pack in msg; 0: it is one message
+	pack   pack
+	values int // of the pack in msg; 0: it is one message
 
 	returns bool      // what it sends goes back to where it was taken from
 	began   time.Time // for the observer, if there is one
@@ -473,15 +474,34 @@ func (o *send) refused(id int, err error) error {
 func (o *send) Pending() bool { return o.q.closed.Load() }
 
 // CheckFits finds messages that are larger than the queue may ever hold: the
-// kernel would wait for the room forever.
+// kernel would wait for the room forever. A pack of which the queue has room for a part
+// does not wait either.
 func (o *send) CheckFits() error {
 	s := o.q.subject()
 	stat, err := s.statAny()
-	if err == nil && uint64(o.size()) > stat.MaxBytes {
+	switch {
+	case err != nil:
+		return nil
+	case uint64(o.size()) > stat.MaxBytes:
 		return s.tooLarge(o.size())
+	case o.pack.values > 1 && stat.Bytes < stat.MaxBytes:
+		room := int(min(stat.MaxBytes-stat.Bytes, maxPack))
+		if fits := o.pack.packer.fits(room); 0 < fits && fits < o.pack.values {
+			o.pack.values = fits
+			return errSmaller
+		}
 	}
 	return nil
 }
+
+// pack is what a send has as its message, if that is a pack.
+type pack struct {
+	packer *packer
+	values int // the first so many of it
+}
+
+// errSmaller is the error of a pack of which a part can be sent at once.
+var errSmaller = errors.New("the queue has room for a part of the pack")
 
 func (o *send) Key() wait.Key { return wait.Key{Send: true, Size: o.size()} }
 func (o *send) Suspend()      {}
@@ -493,13 +513,4 @@ func (o *send) packLimit() int {
 		o.limit = max(1, o.q.packLimit())
 	}
 	return o.limit
-}
-
-// free returns how many bytes the queue has room for.
-func (o *send) free() int {
-	stat, err := o.q.subject().statAny()
-	if err != nil || stat.Bytes > stat.MaxBytes {
-		return 0
-	}
-	return int(min(stat.MaxBytes-stat.Bytes, maxPack))
 }
