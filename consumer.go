@@ -137,8 +137,8 @@ func (c *Consumer[T]) await() error {
 }
 
 // room: what is in C is in flight.
-func (c *Consumer[T]) room(min int) int {
-	for len(c.spare) < min && c.collectCredit() {
+func (c *Consumer[T]) room(least int) int {
+	for len(c.spare) < least && c.collectCredit() {
 	}
 	if c.alone {
 		return 0

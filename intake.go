@@ -28,9 +28,9 @@ type intake struct {
 type outlet interface {
 	// await waits until a message may be taken.
 	await() error
-	// room returns how many may be taken now, besides what is held, or at least min if there
-	// is room for so many.
-	room(min int) int
+	// room returns how many may be taken now, besides what is held. It need not be more than
+	// least if there is room for so many.
+	room(least int) int
 	// hold keeps the message in from.msg, decoded.
 	hold() *aside
 	// deliver sends what is held to C. It returns why it had to stop.

@@ -55,8 +55,10 @@ func (o *receive) Try() error {
 	case o.holder != nil && o.holder.ctx.Err() != nil:
 		return wait.ErrCanceled // see holders.register
 	}
-	if taken, err := o.takeHeld(); taken || err != nil {
-		return err
+	if q.slot.count.Load() > 0 {
+		if taken, err := o.takeHeld(); taken || err != nil {
+			return err
+		}
 	}
 	for {
 		at, err := o.ready()

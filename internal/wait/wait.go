@@ -37,7 +37,7 @@ type Operation interface {
 	// handed back. It may be called by any goroutine.
 	Pending() bool
 	// CheckFits is called once before a long wait. It returns an error if no
-	// waiting can make the operation succeed.
+	// waiting can make the operation succeed, or if it is not to wait.
 	CheckFits() error
 	// Key returns what the operation waits for.
 	Key() Key
