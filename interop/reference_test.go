@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -30,19 +31,19 @@ func TestReference(t *testing.T) {
 		t.Run(l.name, func(t *testing.T) {
 			command := l.command(t)
 			dir := t.TempDir()
-			q, err := chanmq.Private(0o600, chanmq.WithLarge(dir), chanmq.WithRemoveOnClose())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer q.Close()
-			plain, err := chanmq.Attach(q.ID())
+			plain, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer plain.Close()
 			text := bytes.Repeat([]byte("the text\x00\xFF"), 2000)
 			read := func(damage func(path string)) (string, error) {
-				if err := q.Send(context.Background(), 1, text); err != nil {
+				// Closed before the message is taken, since that is done without a lease.
+				q, err := chanmq.Attach(plain.ID(), chanmq.WithLarge(dir))
+				if err == nil {
+					err = errors.Join(q.Send(context.Background(), 1, text), q.Close())
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 				files, err := filepath.Glob(filepath.Join(dir, "*", "????????????????????????????????"))

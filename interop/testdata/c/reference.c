@@ -14,6 +14,8 @@ int main(int argc, char **argv)
 		message[len++] = (unsigned char)byte;
 	(void)read_envelope;
 	(void)write_envelope;
+	(void)next_value;
+	(void)append_value;
 	if (root < 0 || !(text = read_reference(root, message, len, &size)))
 		return 1;
 	fwrite(text, 1, size, stdout);
