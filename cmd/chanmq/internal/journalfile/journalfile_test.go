@@ -16,7 +16,7 @@ func TestList(t *testing.T) {
 		t.Skip("no tmpfs: ", err)
 	}
 	defer os.RemoveAll(dir)
-	q, err := chanmq.Private(0o600, chanmq.WithJournal(dir), chanmq.WithRemoveOnClose())
+	q, err := chanmq.Private(0o600, chanmq.WithJournal(dir), chanmq.WithRemoveOnClose(), chanmq.WithPacking())
 	if err != nil {
 		t.Skip("no journal can be had: ", err)
 	}
@@ -29,12 +29,19 @@ func TestList(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	// Of a pack one value is delivered, and the others are in it still.
+	if _, err := q.SendAll(t.Context(), 1, [][]byte{nil, nil, nil, nil}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := q.Take(t.Context(), chanmq.Any()); err != nil {
+		t.Fatal(err)
+	}
 	files, err := List(dir)
 	if err != nil || len(files) != 1 {
 		t.Fatalf("%+v, %v", files, err)
 	}
 	f := files[0]
-	if f.Err != nil || f.ID != q.ID() || f.Key != 0 || f.PID != os.Getpid() || f.Namespace != OwnNamespace() || f.Messages != 3 || f.Locked == No {
+	if f.Err != nil || f.ID != q.ID() || f.Key != 0 || f.PID != os.Getpid() || f.Namespace != OwnNamespace() || f.Messages != 3+4 || f.Locked == No {
 		t.Errorf("%+v", f)
 	}
 	if info, err := os.Stat(dir); err != nil || OwnerOf(info) != os.Geteuid() || !OnTmpfs(dir) {
