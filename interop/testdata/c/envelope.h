@@ -38,7 +38,7 @@ static void put_number(unsigned char *b, int bytes, uint64_t n)
 
 /* Returns the size of the header, behind which the text begins; 0 if the text of len
    bytes has none, -1 if it is damaged, or of a version or kind that is not known. */
-static long read_envelope(struct envelope *e, const unsigned char *b, size_t len)
+static inline long read_envelope(struct envelope *e, const unsigned char *b, size_t len)
 {
 	static const size_t least[] = {0, 8, 64, 48, 48, 24, 14};
 	size_t size;
@@ -90,7 +90,7 @@ static long read_envelope(struct envelope *e, const unsigned char *b, size_t len
 /* Returns the next value of a pack, which ends at end, and puts its length into *len. *p is
    where the last value ended, at first behind the header. NULL if there is none any more:
    then the pack is damaged unless *p is end and there were e->values. */
-static const unsigned char *next_value(const unsigned char **p, const unsigned char *end, size_t *len)
+static inline const unsigned char *next_value(const unsigned char **p, const unsigned char *end, size_t *len)
 {
 	const unsigned char *value = *p + 2;
 
@@ -102,7 +102,7 @@ static const unsigned char *next_value(const unsigned char **p, const unsigned c
 
 /* Appends a value to a pack, of which the first size bytes are written, and returns how many
    are then. The first value goes behind the header, at 14. */
-static size_t append_value(unsigned char *pack, size_t size, const void *value, size_t len)
+static inline size_t append_value(unsigned char *pack, size_t size, const void *value, size_t len)
 {
 	put_number(pack + size, 2, len);
 	memcpy(pack + size + 2, value, len);
@@ -110,7 +110,7 @@ static size_t append_value(unsigned char *pack, size_t size, const void *value, 
 }
 
 /* Writes the header to b, which has room for it, and returns its size. */
-static size_t write_envelope(unsigned char *b, const struct envelope *e)
+static inline size_t write_envelope(unsigned char *b, const struct envelope *e)
 {
 	unsigned char *life = b;
 	size_t size = 8;
