@@ -12,6 +12,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -93,6 +95,24 @@ func receiveLargeNumbers(q *chanmq.Queue[[]byte], _ int) error {
 	return c.Err()
 }
 
+// output is what a process has written so far.
+type output struct {
+	mu   sync.Mutex
+	text bytes.Buffer // guarded by mu
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(p)
+}
+
+func (o *output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // TestFaultLarge: senders and receivers are killed at any moment. With journals nothing that was
 // sent is lost, whose text is in a file too; and no file is left when somebody has looked.
 func TestFaultLarge(t *testing.T) {
@@ -109,7 +129,7 @@ func TestFaultLarge(t *testing.T) {
 			q := openLargeIn(t, dir, 100)
 			testkit.Reap(t, q.ID())
 			sent, received := make(map[string]bool), make(map[string]int)
-			run := func(role string, number int, out *bytes.Buffer) func() {
+			run := func(role string, number int, out *output) func() {
 				cmd := testkit.Process(t, role, strconv.Itoa(q.ID()), dir, journals, strconv.Itoa(number))
 				cmd.Stdout = out
 				if err := cmd.Start(); err != nil {
@@ -129,12 +149,12 @@ func TestFaultLarge(t *testing.T) {
 				}
 			}
 			for round := range rounds {
-				var out [4]bytes.Buffer
+				var out [4]output
 				kills := []func(){
 					run("large-send", 2*round, &out[0]), run("large-receive", 0, &out[1]),
 					run("large-send", 2*round+1, &out[2]), run("large-receive", 0, &out[3]),
 				}
-				for until := time.Now().Add(10 * time.Second); out[1].Len() == 0 && time.Now().Before(until); {
+				for until := time.Now().Add(10 * time.Second); out[1].String() == "" && time.Now().Before(until); {
 					time.Sleep(10 * time.Millisecond)
 				}
 				rand.Shuffle(len(kills), func(i, j int) { kills[i], kills[j] = kills[j], kills[i] })
@@ -143,11 +163,11 @@ func TestFaultLarge(t *testing.T) {
 					kill()
 				}
 				for i := range out {
-					for line := range bytes.Lines(out[i].Bytes()) {
+					for line := range strings.Lines(out[i].String()) {
 						if i%2 == 0 {
-							sent[string(line)] = true
+							sent[line] = true
 						} else {
-							received[string(line)]++
+							received[line]++
 						}
 					}
 				}
