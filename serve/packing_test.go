@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"testing"
+
+	"github.com/chanmq/chanmq/internal/sysvtest"
 )
 
 // TestOverHandlesWithPacking runs the other tests once more, with handles that put several
@@ -16,6 +18,9 @@ func TestOverHandlesWithPacking(t *testing.T) {
 	}
 	if testing.Short() {
 		t.Skip("it takes as long as all other tests")
+	}
+	if sysvtest.Emulated() {
+		t.Skip("it takes as long as all other tests; the bytes of packs are tested in the root package")
 	}
 	cmd := exec.CommandContext(t.Context(), os.Args[0], "-test.skip", "^TestOverHandlesWithPacking$", "-test.timeout", "10m")
 	cmd.Env = append(os.Environ(), packing+"=1")

@@ -8,12 +8,14 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 
 	"github.com/chanmq/chanmq/internal/envelope"
 	"github.com/chanmq/chanmq/internal/journal"
 	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/sysvtest"
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
@@ -280,8 +282,8 @@ var victims = map[string]func(dir string, msqid, last int) error{
 		f.Remove()
 		return nil
 	},
-	"receive with a journal": func(dir string, msqid, last int) error { return journaled(dir, msqid, last, false) },
-	"send back":              func(dir string, msqid, last int) error { return journaled(dir, msqid, last, true) },
+	"receive with a journal":   func(dir string, msqid, last int) error { return journaled(dir, msqid, last, false) },
+	"send back with a journal": func(dir string, msqid, last int) error { return journaled(dir, msqid, last, true) },
 }
 
 // journaled receives with a journal, and acknowledges the message or sends it back.
@@ -345,6 +347,9 @@ func journaled(dir string, msqid, last int, back bool) error {
 func TestKilledAtEachStep(t *testing.T) {
 	for name := range victims {
 		t.Run(name, func(t *testing.T) {
+			if strings.Contains(name, "journal") && sysvtest.Emulated() {
+				t.Skip("qemu-user receives into memory of its own, so that journals are refused")
+			}
 			kills := 0
 			for ; victimDies(t, name, kills+1); kills++ {
 			}
