@@ -114,15 +114,14 @@ func (o *send) runPack(ctx context.Context, p *packer) (sent int, err error) {
 		}
 		c, wasCanceled := err.(*canceled)
 		switch {
-		case n == 1 && err == nil:
+		case err == nil:
+			if n > 1 { // run has counted a single one
+				o.waited(nil)
+			}
 			p.more()
 			return n, nil
 		case n == 1:
 			return 0, err
-		case err == nil:
-			o.waited(nil)
-			p.more()
-			return n, nil
 		case err == errSmaller:
 			// CheckFits has said how much.
 		case wasCanceled && ctx.Err() == nil:

@@ -544,3 +544,23 @@ func TestLargeReopened(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// TestCountersOfALargerText: it is one message, also behind a pack.
+func TestCountersOfALargerText(t *testing.T) {
+	var sent []int
+	q := openLargeIn(t, journalDir(t), 100, chanmq.WithPacking(), chanmq.WithCounters(), chanmq.WithObserver(func(_ context.Context, e chanmq.Event) {
+		if e.Op == chanmq.OpSend {
+			sent = append(sent, e.Messages)
+		}
+	}))
+	ctx := context.Background()
+	if _, err := q.SendAll(ctx, 1, [][]byte{{1}, {2}, {3}}); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Send(ctx, 1, make([]byte, 1000)); err != nil {
+		t.Fatal(err)
+	}
+	if n := q.Counters().Sent; n != 4 || !slices.Equal(sent, []int{3, 1}) {
+		t.Errorf("%d sent, in sends of %v; want 4, of 3 and 1", n, sent)
+	}
+}

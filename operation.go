@@ -330,11 +330,7 @@ func (o *send) init(q *queue, spinner *wait.Spinner) {
 
 // encode puts a message into o.
 func (o *send) encode(typ int64, encode func(dst []byte) ([]byte, error)) error {
-	o.begin()
-	if o.q.closed.Load() {
-		return ErrClosed
-	}
-	if err := validateType(typ); err != nil {
+	if err := o.prepare(typ); err != nil {
 		return err
 	}
 	msg, err := encoded(o.msg, encode)
@@ -372,13 +368,19 @@ func (o *send) putLarge(typ int64, text []byte) error {
 
 // encodeLarge is encode for a text that is over the limit.
 func (o *send) encodeLarge(typ int64, text []byte) error {
-	if o.q.closed.Load() {
-		return ErrClosed
-	}
-	if err := validateType(typ); err != nil {
+	if err := o.prepare(typ); err != nil {
 		return err
 	}
 	return o.putLarge(typ, text)
+}
+
+// prepare begins a message of the type, and checks whether it may be sent.
+func (o *send) prepare(typ int64) error {
+	o.begin()
+	if o.q.closed.Load() {
+		return ErrClosed
+	}
+	return validateType(typ)
 }
 
 // follow moves the text to the queue that the message is about to be sent to: the one that it
