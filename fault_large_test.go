@@ -13,7 +13,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -95,24 +94,6 @@ func receiveLargeNumbers(q *chanmq.Queue[[]byte], _ int) error {
 	return c.Err()
 }
 
-// output is what a process has written so far.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer // guarded by mu
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // TestFaultLarge: senders and receivers are killed at any moment. With journals nothing that was
 // sent is lost, whose text is in a file too; and no file is left when somebody has looked.
 func TestFaultLarge(t *testing.T) {
@@ -129,7 +110,7 @@ func TestFaultLarge(t *testing.T) {
 			q := openLargeIn(t, dir, 100)
 			testkit.Reap(t, q.ID())
 			sent, received := make(map[string]bool), make(map[string]int)
-			run := func(role string, number int, out *output) func() {
+			run := func(role string, number int, out *testkit.Output) func() {
 				cmd := testkit.Process(t, role, strconv.Itoa(q.ID()), dir, journals, strconv.Itoa(number))
 				cmd.Stdout = out
 				if err := cmd.Start(); err != nil {
@@ -149,7 +130,7 @@ func TestFaultLarge(t *testing.T) {
 				}
 			}
 			for round := range rounds {
-				var out [4]output
+				var out [4]testkit.Output
 				kills := []func(){
 					run("large-send", 2*round, &out[0]), run("large-receive", 0, &out[1]),
 					run("large-send", 2*round+1, &out[2]), run("large-receive", 0, &out[3]),

@@ -11,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -290,25 +289,7 @@ func (s *site) dead() int {
 type process struct {
 	*exec.Cmd
 	t         *testing.T
-	out, errs output
-}
-
-// output is what a process has printed so far.
-type output struct {
-	mu   sync.Mutex
-	text strings.Builder // guarded by mu
-}
-
-func (o *output) Write(b []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(b)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
+	out, errs testkit.Output
 }
 
 // process returns the program with these arguments, for the queues of the test.

@@ -122,6 +122,26 @@ func emulator() string {
 	return ""
 }
 
+// Output is what a process has written so far, as the Stdout or Stderr of its command.
+type Output struct {
+	mu   sync.Mutex
+	text strings.Builder // guarded by mu
+}
+
+// Write appends to it.
+func (o *Output) Write(b []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.Write(b)
+}
+
+// String returns it.
+func (o *Output) String() string {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.text.String()
+}
+
 // Start starts the command of Process. It fails the test if that fails.
 func Start(t testing.TB, role string, args ...string) *exec.Cmd {
 	t.Helper()
