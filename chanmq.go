@@ -365,7 +365,7 @@ func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 	d := taken.Get().(*delivery)
 	d.core, d.credits = q.core(), nil
 	d.deliver(ctx)
-	d.raw, c.op.msg = c.op.msg, d.raw
+	c.op.give(&d.raw)
 	return newDelivery(d, m, attempt), nil
 }
 
@@ -468,8 +468,8 @@ func (q *Queue[T]) Browse() iter.Seq2[Message[T], error] {
 type receiveCall[T any] struct {
 	q     *Queue[T]
 	op    receive
-	value T     // what the codec decodes into, so that the caller's need not escape
-	batch []raw // of ReceiveBatch: what is not the caller's yet; their buffers are used again
+	value T      // what the codec decodes into, so that the caller's need not escape
+	batch []*raw // of ReceiveBatch: what is not the caller's yet; their buffers are used again
 }
 
 func (q *Queue[T]) getReceive() *receiveCall[T] {
@@ -557,11 +557,11 @@ func (c *receiveCall[T]) receivedBatch(ctx context.Context, into []Message[T]) (
 		c.op.handBackAhead() // after an error
 		for i := range taken {
 			if m := &c.batch[i]; returned {
-				_ = m.ack() // at worst it comes again, as promised
-				m.release()
+				_ = (*m).ack() // at worst it comes again, as promised
+				(*m).release()
 			} else {
-				_ = c.op.q.handBack(*m) // nobody is left to report to
-				*m = raw{}
+				_ = c.op.q.handBack(**m) // nobody is left to report to
+				*m = new(raw)
 			}
 		}
 	}()
@@ -573,14 +573,14 @@ func (c *receiveCall[T]) receivedBatch(ctx context.Context, into []Message[T]) (
 			}
 		}
 		if n == len(c.batch) {
-			c.batch = append(c.batch, raw{})
+			c.batch = append(c.batch, nil)
 		}
 		m := &c.batch[n]
-		*m, c.op.msg = c.op.msg, *m
+		c.op.give(m)
 		taken++
-		into[n].Type = m.typ()
-		err = c.q.decode(m, &into[n].Value)
-		c.op.received(ctx, m, 0, err)
+		into[n].Type = (*m).typ()
+		err = c.q.decodeTaken(&c.op, *m, &into[n].Value)
+		c.op.received(ctx, *m, 0, err)
 		if err == nil {
 			n++
 		}
@@ -598,10 +598,18 @@ func (c *receiveCall[T]) decodeInto(ctx context.Context, v *T, attempt int) (err
 			c.op.handBack()
 		}
 	}()
-	err = c.q.decode(&c.op.msg, v)
-	c.op.received(ctx, &c.op.msg, attempt, err)
+	err = c.q.decodeTaken(&c.op, c.op.msg, v)
+	c.op.received(ctx, c.op.msg, attempt, err)
 	returned = true
 	return err
+}
+
+// decodeTaken is decode for a message that o has taken.
+func (q *Queue[T]) decodeTaken(o *receive, m *raw, v *T) error {
+	if q.codec.bytes && o.packed() {
+		o.storage.provide(any(v).(*[]byte), m.n)
+	}
+	return q.decode(m, v)
 }
 
 // decode decodes m into v. Its error holds the message.

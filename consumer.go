@@ -187,12 +187,12 @@ func (c *Consumer[T]) hold() *aside {
 	if d == nil {
 		d = &delivery{core: c.core, credits: c.credits}
 	}
-	d.raw, c.from.msg = c.from.msg, d.raw
+	c.from.give(&d.raw)
 	if c.o.maxAttempts > 0 && d.raw.delivered() >= c.o.maxAttempts {
 		dead := newDelivery(d, d.raw.whole(), d.raw.delivered())
 		return &aside{do: func() {
 			defer dead.withdraw() // has an effect if the function does not return
-			c.from.received(c.ctx, &d.raw, 0, nil)
+			c.from.received(c.ctx, d.raw, 0, nil)
 			d.deliver(c.ctx)
 			c.o.dead(dead)
 			_ = dead.Ack() // at worst it comes again
@@ -202,7 +202,7 @@ func (c *Consumer[T]) hold() *aside {
 	c.alone = c.o.maxAttempts > 0 && d.raw.delivered() > 0 && d.raw.adopted()
 	c.held = append(c.held, newDelivery(d, Message[T]{Type: d.raw.typ()}, 0))
 	err := c.decode(d, &c.held[len(c.held)-1].Value)
-	c.from.received(c.ctx, &d.raw, 0, err)
+	c.from.received(c.ctx, d.raw, 0, err)
 	if err == nil {
 		return nil
 	}
@@ -232,7 +232,7 @@ func (c *Consumer[T]) decode(d *delivery, v *T) error {
 	}
 	d.raw.deliver()
 	c.holder.enterCodec()
-	err := c.q.decode(&d.raw, v)
+	err := c.q.decodeTaken(&c.from, d.raw, v)
 	d.raw.undeliver()
 	return err
 }

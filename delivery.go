@@ -70,7 +70,7 @@ func newDelivery[T any](state *delivery, m Message[T], attempt int) Delivery[T] 
 // the buffer of its last message.
 type delivery struct {
 	number  atomic.Uint64 // odd: of the delivery that is not settled
-	raw     raw           // the message; of whoever makes number odd or even
+	raw     *raw          // the message, not nil; of whoever makes number odd or even
 	core    *queue        // nil: of an orphan
 	credits *credits      // of the Consumer; nil: of Take
 
@@ -121,8 +121,8 @@ func (d *delivery) settle(number uint64, how settlement) (err error) {
 	case core == nil:
 		d.raw.release()
 	default:
-		err = core.handBack(d.raw)
-		d.raw = raw{}
+		err = core.handBack(*d.raw)
+		*d.raw = raw{}
 	}
 	if core != nil {
 		core.unacked.Add(-1)

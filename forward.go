@@ -100,10 +100,10 @@ func (f *forwarding) run(s Selector) error {
 			in.reportFailed(f.ctx, err)
 			return err
 		}
-		in.received(f.ctx, &in.msg, 0, nil)
+		in.received(f.ctx, in.msg, 0, nil)
 		out.begin()
 		var err error
-		if out.msg, out.file, err = f.to.wire(&in.msg); err == nil {
+		if out.msg, out.file, err = f.to.wire(in.msg); err == nil {
 			err = out.run(f.running)
 		}
 		if err != nil {

@@ -126,7 +126,7 @@ func (s *slot) takeFirst(sel Selector, b *batch, j *journal.Journal) (taken bool
 	}
 	if s.held[at].values == 0 {
 		b.msg.release()
-		b.msg, b.next, b.end = s.remove(at), 0, 0
+		*b.msg, b.next, b.end = s.remove(at), 0, 0
 		return true, nil
 	}
 	if err := b.unpack(&s.held[at], j); err != nil {

@@ -58,7 +58,7 @@ func testIdentify[T any](t *testing.T, value func(n int) T) {
 	typeOf := func(n uint64) int { return 1 + int(n)%kinds }
 	for n := range uint64(len(values)) {
 		values[n] = value(int(n))
-		m := raw{buf: sysv.Buffer(smallMessage)}
+		m := &raw{buf: sysv.Buffer(smallMessage)}
 		sysv.PutType(m.buf, typeOf(n))
 		*r.slot(n) = kept[T]{m, values[n]}
 	}

@@ -38,6 +38,7 @@ func (o *receive) init(q *queue, spinner *wait.Spinner, hint journal.LengthHint)
 		hint = hint.Enveloped()
 	}
 	o.q, o.hint, o.room = q, hint, smallMessage
+	o.msg, o.in = new(raw), new(raw)
 	o.waiter.Init(q.lot, o, spinner)
 }
 
@@ -120,9 +121,9 @@ func (o *receive) Block(t sysv.Thread) error {
 // buffer is what msgrcv writes to.
 func (o *receive) buffer() *raw {
 	if o.q.options.packing {
-		return &o.in
+		return o.in
 	}
-	return &o.msg
+	return o.msg
 }
 
 // larger makes the next buffer larger than the one that a message did not fit.
@@ -141,20 +142,20 @@ func (o *receive) took(n int, at *attachment, lease *large.Lease) error {
 	q := o.q
 	if !q.options.packing {
 		o.msg.took(n, q.slot.number(1))
-		q.countTaken(&o.msg, n)
+		q.countTaken(o.msg, n)
 		o.msg.follow(at.large, lease)
 		return nil
 	}
 	o.in.tookPacked(n, &q.slot)
-	q.countTaken(&o.in, n)
+	q.countTaken(o.in, n)
 	if o.in.values == 0 {
 		o.room = smallMessage // what came last is what is expected next
 		o.keepIn()
 		o.msg.follow(at.large, lease)
 		return nil
 	}
-	pack := o.in
-	o.in, o.room = raw{}, pack.room()
+	pack := *o.in
+	*o.in, o.room = raw{}, pack.room()
 	typ := pack.typ()
 	switch state, err := q.slot.exchange(&pack, o.sel, &o.batch, q.at.Load().journal); {
 	case state == slotClosed:
@@ -264,8 +265,8 @@ func (o *receive) Resume() {
 
 // handBack gives up the message.
 func (o *receive) handBack() {
-	_ = o.q.handBack(o.msg) // nobody is left to report to
-	o.msg = raw{}
+	_ = o.q.handBack(*o.msg) // nobody is left to report to
+	*o.msg = raw{}
 }
 
 // begin notes when the receive began, for the observer.
@@ -302,8 +303,8 @@ func (o *receive) report(ctx context.Context, e Event) {
 // handBackAhead gives up the values that were taken with the message.
 func (o *receive) handBackAhead() {
 	for ; o.next < o.end; o.next++ {
-		_ = o.q.handBack(o.ahead[o.next]) // the slot is open, see queue.close
-		o.ahead[o.next] = raw{}
+		_ = o.q.handBack(*o.ahead[o.next]) // the slot is open, see queue.close
+		*o.ahead[o.next] = raw{}
 	}
 }
 

@@ -196,6 +196,8 @@ func WithJournal(dir string) Option { return func(o *options) { o.journal = &dir
 // for whoever receives from the handle next, until [Queue.Close] or [Queue.Shutdown] sends it
 // back, packed again. So without a journal, the end of a process without either loses up to
 // the rest of a pack for each receive under way, in addition to what is said of Receivers.
+// []byte values up to 128 bytes that came in one message share allocations of 1 KiB, so a program
+// that keeps one of many for long copies it.
 //
 // Messages of others that have no envelope are received as they are. A message is also looked
 // at for an envelope: a text that begins with the magic of one, FE 63 6D 71, is sent in an

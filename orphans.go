@@ -49,7 +49,8 @@ func Orphans(dir string) ([]*Orphan, error) {
 	for i, a := range found {
 		o := &Orphan{Path: a.Path(), Key: Key(a.Queue.Key), ID: a.Queue.ID, Elsewhere: a.Elsewhere, adopted: a}
 		for _, s := range a.Slots {
-			d := &delivery{raw: adoptedRaw(s)}
+			m := adoptedRaw(s)
+			d := &delivery{raw: &m}
 			o.Deliveries = append(o.Deliveries, newDelivery(d, d.raw.message(), d.raw.delivered()))
 		}
 		orphans[i] = o

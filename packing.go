@@ -150,11 +150,41 @@ func (m *raw) drop(n int) {
 // it as the caller has room for. The rest of a pack is in the slot. Their buffers are used
 // again, those that hold nothing too.
 type batch struct {
-	msg       raw   // the message
-	more      int   // how many values may be taken with it
-	ahead     []raw // has those, from next to end
+	msg       *raw   // the message
+	more      int    // how many values may be taken with it
+	ahead     []*raw // has those, from next to end
 	next, end int
-	in        raw // with packing: what msgrcv writes to
+	in        *raw // with packing: what msgrcv writes to
+	storage   slab // of the values
+}
+
+// give exchanges the message for *m, which has none, or is nil.
+func (b *batch) give(m **raw) {
+	*m, b.msg = b.msg, *m
+	if b.msg == nil {
+		b.msg = new(raw)
+	}
+}
+
+// slab gives storage to small values that came in one message: an allocation for each would
+// cost as much as all the rest.
+type slab struct{ free []byte }
+
+// A value that the program keeps, keeps slabSize bytes at most, the values beside it.
+const (
+	slabSize  = 1 << 10
+	slabValue = slabSize / 8
+)
+
+// provide gives v room for n bytes if it has none.
+func (s *slab) provide(v *[]byte, n int) {
+	if n <= cap(*v) || n > slabValue {
+		return
+	}
+	if n > len(s.free) {
+		s.free = make([]byte, slabSize)
+	}
+	*v, s.free = s.free[:0:n], s.free[n:]
 }
 
 // packed reports whether the message came with others.
@@ -173,15 +203,15 @@ func (b *batch) advance() bool {
 // unpack moves the first values of a pack into b, as many as there is room for. If there is an
 // error, nothing has changed.
 func (b *batch) unpack(pack *raw, j *journal.Journal) error {
-	if err := pack.next(j, &b.msg); err != nil {
+	if err := pack.next(j, b.msg); err != nil {
 		return err
 	}
 	b.next, b.end = 0, 0
 	for b.end < b.more && pack.values > 0 {
 		if b.end == len(b.ahead) {
-			b.ahead = append(b.ahead, raw{})
+			b.ahead = append(b.ahead, new(raw))
 		}
-		if pack.next(j, &b.ahead[b.end]) != nil {
+		if pack.next(j, b.ahead[b.end]) != nil {
 			break // the next receive has that error
 		}
 		b.end++
@@ -206,14 +236,14 @@ func (b *batch) keepIn() {
 		buf = sysv.Buffer(smallMessage)
 	}
 	copy(buf, b.in.wire())
-	b.msg = b.in
+	*b.msg = *b.in
 	b.msg.buf = buf
 }
 
 // reuse takes the buffer of a pack that has no value any more.
 func (b *batch) reuse(pack raw) {
 	b.in.release()
-	b.in = pack
+	*b.in = pack
 }
 
 // release gives the buffers back to the journal. Messages that are in them stay there.

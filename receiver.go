@@ -56,7 +56,7 @@ type Receiver[T any] struct {
 
 // kept is what a Receiver keeps of a message that may have to be handed back.
 type kept[T any] struct {
-	raw raw
+	raw *raw // nil: none yet
 	// value is what was sent to C, if that has a buffer: see identify.
 	value T
 }
@@ -154,8 +154,8 @@ func (r *Receiver[T]) hold() *aside {
 	r.held = append(r.held, Message[T]{Type: k.raw.typ()})
 	last := len(r.held) - 1
 	r.holder.enterCodec()
-	err := r.q.decode(&k.raw, &r.held[last].Value)
-	r.from.received(r.ctx, &k.raw, 0, err)
+	err := r.q.decodeTaken(&r.from, k.raw, &r.held[last].Value)
+	r.from.received(r.ctx, k.raw, 0, err)
 	if err == nil {
 		return nil
 	}
@@ -175,13 +175,15 @@ func (r *Receiver[T]) keep(k *kept[T], number uint64) {
 	if r.acknowledges() {
 		r.acking.Lock()
 		defer r.acking.Unlock()
-		_ = k.raw.ack()
+		if k.raw != nil {
+			_ = k.raw.ack()
+		}
 		// Or acknowledge would take the new one for it.
 		if size := uint64(len(r.ring)); number >= size {
 			r.acked = max(r.acked, number-size+1)
 		}
 	}
-	k.raw, r.from.msg = r.from.msg, k.raw
+	r.from.give(&k.raw)
 }
 
 func (r *Receiver[T]) acknowledges() bool { return r.core.options.acknowledges() }
@@ -264,7 +266,7 @@ func (r *Receiver[T]) handBackHeld() {
 }
 
 func (r *Receiver[T]) handBack(k *kept[T]) {
-	_ = r.core.handBack(k.raw) // the slot is open, see queue.close
+	_ = r.core.handBack(*k.raw) // the slot is open, see queue.close
 	*k = kept[T]{}
 }
 
@@ -341,8 +343,10 @@ func (r *Receiver[T]) releaseBuffers() {
 	r.acking.Lock()
 	defer r.acking.Unlock()
 	for i := range r.ring {
-		_ = r.ring[i].raw.ack()
-		r.ring[i].raw.release()
+		if m := r.ring[i].raw; m != nil {
+			_ = m.ack()
+			m.release()
+		}
 	}
 	r.acked = r.sent.Load()
 	if r.look != nil {
@@ -450,7 +454,7 @@ func (r *Receiver[T]) handBackUnread() {
 func (r *Receiver[T]) identify(m Message[T], first, end uint64) uint64 {
 	for n := first; n < end-1; n++ {
 		k := r.slot(n)
-		if k.raw.buf != nil && k.raw.typ() == m.Type && identical(k.value, m.Value) {
+		if k.raw != nil && k.raw.typ() == m.Type && identical(k.value, m.Value) {
 			return n
 		}
 	}
