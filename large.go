@@ -130,6 +130,10 @@ func (q *queue) collectRepeatedly(stop, done chan struct{}) {
 		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
+		case <-q.at.Load().large.Kept():
+			timer.Stop()
+			pause = collectMin
+			continue
 		case <-stop:
 			timer.Stop()
 			return
@@ -151,19 +155,21 @@ func (q *queue) endCollection() {
 	}
 }
 
-// collectLarge removes files that nobody refers to, as far as that is certain by now. It
-// reports whether there may be more. Whoever may not read the queue leaves it to others.
+// collectLarge gives up storage that is no longer used, and removes files that nobody refers
+// to, as far as that is certain by now. It reports whether there may be more. Whoever may not
+// read the queue leaves it to others.
 func (q *queue) collectLarge() (more bool) {
 	at := q.at.Load()
+	kept := at.large.DropIdle()
 	stat, err := q.kernel.Stat(at.id)
 	if err != nil {
-		return false
+		return kept
 	}
 	q.noteLimits(at, stat)
 	browse := func(f func(text []byte)) error { return q.browseBack(at, f) }
 	suspects, err := at.large.Collect(browse)
 	if !suspects {
-		return false
+		return kept
 	}
 	// What calls have taken under the lease before is known when they have ended. Others do the
 	// same when they see these files.

@@ -54,14 +54,15 @@ import (
 type Lease struct {
 	store   *Store
 	name    string
-	fd      int  // locked
-	calls   int  // calls that hold it; guarded by store.mu
-	retired bool // it ends with the last call; guarded by store.mu
+	fd      int                // locked
+	retired bool               // it ends with the last of these; guarded by store.mu
+	calls   int                // calls that hold it; guarded by store.mu
+	files   map[*File]struct{} // taken under it, and not locked; guarded by store.mu
 }
 
 // newLease makes one, of which nobody knows yet. The descriptors must be held.
 func (s *Store) newLease() (*Lease, error) {
-	l := &Lease{store: s}
+	l := &Lease{store: s, files: make(map[*File]struct{})}
 	s.retain()
 	err := s.create(&l.fd, leaseSuffix, func() error {
 		return sysv.WriteAllAt(l.fd, []byte(s.journal), 0)
@@ -97,15 +98,43 @@ func (l *Lease) End() {
 	}
 	l.store.mu.Lock()
 	defer l.store.mu.Unlock()
-	if l.calls--; l.calls == 0 && l.retired {
-		l.drop()
-	}
+	l.calls--
+	l.dropUnused()
 }
 
-// retire makes it end when no call holds it. It needs store.mu.
+// add keeps a lease for a file that was taken under it.
+func (l *Lease) add(f *File) {
+	l.store.mu.Lock()
+	defer l.store.mu.Unlock()
+	l.files[f] = struct{}{}
+}
+
+// let ends the use of a file, whose descriptor is closed.
+func (s *Store) let(f *File) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if l := f.lease; l != nil {
+		delete(l.files, f)
+		l.dropUnused()
+	}
+	s.forget()
+}
+
+// retire makes it end when nothing holds it. It needs store.mu.
 func (l *Lease) retire() {
 	l.retired = true
-	if l.calls == 0 {
+	for f := range l.files {
+		if f.fd >= 0 && sysv.Share(f.fd) == nil {
+			delete(l.files, f)
+			f.lease = nil
+		} // else it has the lease for as long as the program has it
+	}
+	l.dropUnused()
+}
+
+// dropUnused needs store.mu.
+func (l *Lease) dropUnused() {
+	if l.retired && l.calls == 0 && len(l.files) == 0 {
 		l.drop()
 	}
 }
@@ -185,7 +214,9 @@ func (s *Store) suspect(browse Browse) (suspects bool, err error) {
 	}
 	doubts := make(map[string]bool)
 	for _, name := range names {
-		if (isName(name) || strings.HasSuffix(name, newSuffix)) && s.unlocked(name) {
+		if isSpare(name) {
+			s.collectSpare(name)
+		} else if (isName(name) || strings.HasSuffix(name, newSuffix)) && s.unlocked(name) {
 			doubts[name] = true
 		}
 	}
@@ -303,7 +334,7 @@ func (s *Store) unlocked(name string) bool {
 	if err != nil || !info.Regular {
 		return false
 	}
-	locked, err := sysv.Shared(fd)
+	locked, err := sysv.TextLock.Locked(fd)
 	return err == nil && !locked
 }
 
@@ -320,7 +351,7 @@ func (s *Store) look(name string) (live bool, journal string) {
 		return true, ""
 	}
 	defer sysv.CloseFile(fd)
-	if locked, err := sysv.Shared(fd); err != nil || locked {
+	if locked, err := sysv.TextLock.Locked(fd); err != nil || locked {
 		return true, ""
 	}
 	info, err := sysv.StatFile(fd)

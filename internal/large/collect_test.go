@@ -52,6 +52,7 @@ func TestCollected(t *testing.T) {
 				t.Fatal(err)
 			}
 			p.Sent() // as if the process had died
+			other.DropIdle()
 		}, 0},
 		{"taken", func(t *testing.T, _, other *Store, msqid int) {
 			put(t, other, msqid, text)
@@ -102,9 +103,7 @@ func TestCollected(t *testing.T) {
 			before := len(files(t, s))
 			collect(t, s, msqid)
 			wantFiles(t, s, before) // other has a lease from before
-			if err := other.Renew(); err != nil {
-				t.Fatal(err)
-			}
+			renew(t, other)
 			collect(t, s, msqid)
 			wantFiles(t, s, test.want)
 		})
@@ -125,9 +124,7 @@ func TestNotCollectedWhileACallHasIt(t *testing.T) {
 	}
 	for range 5 {
 		collect(t, s, msqid)
-		if err := other.Renew(); err != nil {
-			t.Fatal(err)
-		}
+		renew(t, other)
 	}
 	f := other.Take(r, l)
 	l.End()
@@ -135,9 +132,7 @@ func TestNotCollectedWhileACallHasIt(t *testing.T) {
 	wantText(t, s, r, text)
 	f.Release()
 	collect(t, s, msqid)
-	if err := other.Renew(); err != nil {
-		t.Fatal(err)
-	}
+	renew(t, other)
 	collect(t, s, msqid)
 	wantFiles(t, s, 0)
 }
@@ -190,9 +185,7 @@ func TestNotCollectedUnderway(t *testing.T) {
 				}
 				for range 4 {
 					collect(t, s, msqid)
-					if err := other.Renew(); err != nil {
-						t.Fatal(err)
-					}
+					renew(t, other)
 				}
 				wantFiles(t, s, 1)
 				if back {

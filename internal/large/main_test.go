@@ -5,8 +5,10 @@ package large
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"os"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/chanmq/chanmq/internal/envelope"
@@ -32,6 +34,21 @@ func newDir(t testing.TB) string {
 	testkit.ReapPath(t, dir)
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
+			t.Error(err)
+		}
+	})
+	return dir
+}
+
+// smallTmpfs returns a directory on a tmpfs of so many bytes.
+func smallTmpfs(t testing.TB, size int) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("none", dir, "tmpfs", 0, fmt.Sprintf("size=%d", size)); err != nil {
+		t.Skipf("cannot mount a small tmpfs: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
 			t.Error(err)
 		}
 	})
@@ -119,12 +136,22 @@ func browse(msqid int) Browse {
 func collect(t testing.TB, s *Store, msqid int) {
 	t.Helper()
 	for range 2 {
+		s.DropIdle()
 		if _, err := s.Collect(browse(msqid)); err != nil {
 			t.Fatal(err)
 		}
 		if err := s.Renew(); err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// renew is what the handle of another store does at that, but for collecting.
+func renew(t testing.TB, s *Store) {
+	t.Helper()
+	s.DropIdle()
+	if err := s.Renew(); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -139,10 +166,11 @@ func put(t testing.TB, s *Store, msqid int, text []byte) envelope.Ref {
 		t.Fatal(err)
 	}
 	p.Sent()
+	s.DropIdle() // which unlocks it
 	return p.Ref
 }
 
-// files returns the names in the store, but for leases.
+// files returns the names in the store, but for leases and spares.
 func files(t testing.TB, s *Store) (names []string) {
 	t.Helper()
 	all, err := sysv.Names(s.dir)
@@ -150,7 +178,7 @@ func files(t testing.TB, s *Store) (names []string) {
 		t.Fatal(err)
 	}
 	for _, name := range all {
-		if !strings.HasSuffix(name, leaseSuffix) {
+		if !strings.HasSuffix(name, leaseSuffix) && !isSpare(name) {
 			names = append(names, name)
 		}
 	}

@@ -47,7 +47,7 @@ const sticky = 0o1000
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // pieceSize is what is copied and summed up at once, so that it is still in the cache.
-const pieceSize = 128 << 10
+const pieceSize = 64 << 10
 
 // Config says of which queue the texts are.
 type Config struct {
@@ -72,6 +72,17 @@ type Store struct {
 	current *Lease // nil: closed; guarded by mu
 	gone    bool   // the queue does not exist any more; guarded by mu
 	users   int    // who needs the descriptors: the handle, leases, Files, Pendings; guarded by mu
+
+	spares     []*spare // the one that was used longest ago first; guarded by mu
+	spareBytes int64    // of all of them; guarded by mu
+	mostSpares int      // how many there may be
+	mostBytes  int64    // how many bytes
+	puts       int      // texts since DropIdle looked; guarded by mu
+	kept       chan struct{}
+
+	mappings    map[uint64]*mapping // by inode; guarded by mu
+	mappedBytes int                 // of all of them; guarded by mu
+	seen        map[uint64]struct{} // inodes of files that were received lately; guarded by mu
 
 	collecting sync.Mutex
 	doubts     map[string]bool // names that nothing refers to but what was taken before; guarded by collecting
@@ -126,7 +137,12 @@ func Open(c Config) (*Store, error) {
 		gid:     int(c.Stat.GID),
 		journal: c.Journal,
 		users:   1,
+
+		kept:     make(chan struct{}, 1),
+		mappings: make(map[uint64]*mapping),
+		seen:     make(map[uint64]struct{}),
 	}
+	s.mostSpares, s.mostBytes = min(maxSpares, sysv.MaxFiles()/spareFiles), maxSpareBytes
 	s.own = s.perm.file == 0o600 && s.uid == os.Geteuid() && s.gid == os.Getegid()
 	err := s.openRoot(c)
 	if err == nil {
@@ -307,6 +323,8 @@ func (s *Store) Close() {
 	defer s.mu.Unlock()
 	l := s.current
 	s.current = nil
+	s.removeSpares(func(*spare) bool { return true })
+	s.removeMappings(func(*mapping) bool { return true })
 	if l != nil {
 		l.retire()
 	}
@@ -317,12 +335,17 @@ func (s *Store) Close() {
 type Pending struct {
 	Ref   envelope.Ref
 	store *Store
-	fd    int // locked
+	fd    int    // locked
+	spare *spare // whose the descriptor is; nil: nobody else's
 }
 
 // Sent says that the kernel has the message.
 func (p *Pending) Sent() {
-	_ = sysv.CloseFile(p.fd) // all was written, or Put had failed
+	if p.spare == nil {
+		_ = sysv.CloseFile(p.fd) // all was written, or Put had failed
+	} else {
+		p.store.putSpare(p.spare, true)
+	}
 	p.store.release()
 }
 
@@ -346,6 +369,10 @@ func (p *Pending) Move(to *Store) error {
 		return &fs.PathError{Op: "link", Path: to.path, Err: err}
 	}
 	_ = sysv.RemoveFile(p.store.dir, nameOf(p.Ref)) // at worst it is collected
+	if p.spare != nil {
+		p.spare.disown()
+		p.spare = nil
+	}
 	p.store.release()
 	to.retain()
 	p.store, p.Ref.Dir = to, to.id
@@ -370,22 +397,57 @@ func (s *Store) Put(text []byte) (*Pending, error) {
 	defer l.End()
 	p := &Pending{store: s}
 	p.Ref.Dir, p.Ref.Size = s.id, uint64(len(text))
-	err := s.create(&p.fd, "", func() error {
+	if p.spare = s.takeSpare(len(text)); p.spare != nil {
+		if s.rewrite(p, text) == nil {
+			s.retain()
+			return p, nil
+		}
+		s.dropSpare(p.spare) // a new file has the same error, or none
+		p.spare = nil
+	}
+	err := s.putNew(p, text)
+	if isScarce(err) && s.dropSpares() {
+		err = s.putNew(p, text)
+	}
+	if err != nil {
+		return nil, err
+	}
+	s.keepFile(p)
+	s.retain()
+	return p, nil
+}
+
+// isScarce reports whether an error says that there is too little of what spares keep.
+func isScarce(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) ||
+		errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE)
+}
+
+// putNew is Put to a file of its own.
+func (s *Store) putNew(p *Pending, text []byte) error {
+	return s.create(&p.fd, "", func() error {
 		if err := s.allocate(p.fd, len(text)); err != nil {
 			return err
 		}
 		sum, err := write(p.fd, text)
 		p.Ref.Sum = sum
 		return err
-	}, func() string {
-		_, _ = rand.Read(p.Ref.Name[:]) // it does not fail
-		return nameOf(p.Ref)
-	})
-	if err != nil {
-		return nil, err
+	}, p.newName)
+}
+
+// newName gives it a name.
+func (p *Pending) newName() string {
+	_, _ = rand.Read(p.Ref.Name[:]) // it does not fail
+	return nameOf(p.Ref)
+}
+
+// link calls f with names until one is free.
+func link(name func() string, f func(name string) error) error {
+	for {
+		if err := f(name()); err != syscall.EEXIST {
+			return err
+		}
 	}
-	s.retain()
-	return p, nil
 }
 
 // allocate gets storage before anything is written: what is not there ends as an error of
@@ -399,6 +461,7 @@ func (s *Store) allocate(fd, size int) error {
 	case errors.Is(err, errors.ErrUnsupported):
 		return nil // the file system cannot, so write says it
 	case err == syscall.ENOSPC || err == syscall.EDQUOT:
+		_ = sysv.Truncate(fd, 0)     // what was there is not what is missing
 		_, free, _ := sysv.Space(fd) // 0 if that is unknown
 		return fmt.Errorf("%d bytes are needed in %s, and %d are free in its file system (df %s): %w", size, s.path, free, s.path, err)
 	}
@@ -416,6 +479,28 @@ func write(fd int, text []byte) (sum uint32, err error) {
 	}
 	return sum, nil
 }
+
+// copySummed copies a text, and returns its checksum: of each piece when it is in the cache,
+// since the checksum of one that is not takes three times as long as the copy.
+func copySummed(dst, text []byte) (sum uint32) {
+	for at := 0; at < len(text); at += pieceSize {
+		n := copy(dst[at:], text[at:min(at+pieceSize, len(text))])
+		sum = crc32.Update(sum, castagnoli, dst[at:at+n])
+	}
+	return sum
+}
+
+// sumUp returns the checksum of a text, by a copy of each piece: see copySummed.
+func sumUp(text []byte) (sum uint32) {
+	own := scratch.Get().(*[pieceSize]byte)
+	defer scratch.Put(own)
+	for at := 0; at < len(text); at += pieceSize {
+		sum = crc32.Update(sum, castagnoli, own[:copy(own[:], text[at:])])
+	}
+	return sum
+}
+
+var scratch = sync.Pool{New: func() any { return new([pieceSize]byte) }}
 
 // create makes a file that is complete, locked, and has the rights it needs before it has
 // its name: name is called until it returns one that is free.
@@ -439,16 +524,13 @@ func (s *Store) create(fd *int, suffix string, fill func() error, name func() st
 		}
 	}
 	step("written")
-	for err == nil {
-		if unnamed {
-			err = sysv.NameFile(*fd, s.dir, name()+suffix)
-		} else {
-			err = sysv.LinkName(s.dir, unfinished, s.dir, name()+suffix)
-		}
-		if err != syscall.EEXIST {
-			break
-		}
-		err = nil
+	if err == nil {
+		err = link(name, func(name string) error {
+			if unnamed {
+				return sysv.NameFile(*fd, s.dir, name+suffix)
+			}
+			return sysv.LinkName(s.dir, unfinished, s.dir, name+suffix)
+		})
 	}
 	if !unnamed {
 		_ = sysv.RemoveFile(s.dir, unfinished) // at worst it is collected
@@ -469,16 +551,16 @@ var step = func(string) {}
 type File struct {
 	Ref   envelope.Ref
 	store *Store
-	fd    int     // locked; -1: it could not be opened
-	err   error   // why
-	lease *Lease  // kept in the lock's place if there was no descriptor left; nil: none
-	text  []byte  // what Borrow has returned; nil: nothing
-	pool  *[]byte // whose storage text has; nil: it is mapped
-}
+	fd    int    // -1: it could not be opened
+	err   error  // why
+	lease *Lease // that it was taken under, until it is locked; nil: it is, or was looked at
+	ino   uint64
 
-// mapMin is the size of texts from which on a mapping costs less than a copy. To end one takes
-// interrupts of other processors.
-const mapMin = 1 << 20
+	// What Borrow has returned.
+	text []byte   // nil: nothing
+	pool *[]byte  // whose storage it has; nil: it is mapped
+	mem  *mapping // in which it is
+}
 
 // buffers are for texts that are smaller.
 var buffers = sync.Pool{New: func() any { return new([]byte) }}
@@ -486,48 +568,55 @@ var buffers = sync.Pool{New: func() any { return new([]byte) }}
 // Take opens the file of a message that was taken from the queue, or found in a journal. l is
 // the lease that was begun before. If it cannot be opened, Read says why.
 func (s *Store) Take(r envelope.Ref, l *Lease) *File {
-	f := &File{Ref: r, store: s, fd: -1}
+	f := &File{Ref: r, store: s, lease: l}
 	s.retain()
-	f.fd, f.err = s.open(r)
-	if f.err != nil {
-		if errors.Is(f.err, syscall.EMFILE) || errors.Is(f.err, syscall.ENFILE) || errors.Is(f.err, syscall.ENOMEM) {
-			s.mu.Lock()
-			l.calls++
-			s.mu.Unlock()
-			f.lease = l
-		}
-		return f
+	f.open()
+	if f.err == nil || isTransient(f.err) {
+		l.add(f)
+	} else {
+		f.lease = nil // it is no more than a name
 	}
 	step("taken")
 	return f
 }
 
+// isTransient reports whether a file may be opened later that cannot be now.
+func isTransient(err error) bool {
+	return errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) || errors.Is(err, syscall.ENOMEM)
+}
+
 // Look opens the file of a message without taking it.
 func (s *Store) Look(r envelope.Ref) *File {
-	f := &File{Ref: r, store: s, fd: -1}
+	f := &File{Ref: r, store: s}
 	s.retain()
-	f.fd, f.err = s.open(r)
+	f.open()
 	return f
 }
 
-// open opens, checks and locks the file.
-func (s *Store) open(r envelope.Ref) (fd int, err error) {
+func (s *Store) removed(r envelope.Ref, err error) error {
+	return fmt.Errorf("the text was in %s, which does not exist any more: another process has removed it: %w", filepath.Join(s.path, nameOf(r)), err)
+}
+
+func (f *File) open() { f.fd, f.ino, f.err = f.store.open(f.Ref) }
+
+// open opens the file, and checks what it is.
+func (s *Store) open(r envelope.Ref) (fd int, ino uint64, err error) {
 	if r.Dir != s.id {
-		return -1, fmt.Errorf("the text is in directory %x, that of another queue: the message was sent to that one first", r.Dir)
+		return -1, 0, fmt.Errorf("the text is in directory %x, that of another queue: the message was sent to that one first", r.Dir)
 	}
 	path := filepath.Join(s.path, nameOf(r))
 	if r.Size > math.MaxInt {
-		return -1, fmt.Errorf("the text in %s would have %d bytes", path, r.Size)
+		return -1, 0, fmt.Errorf("the text in %s would have %d bytes", path, r.Size)
 	}
 	fd, err = sysv.OpenBeneath(s.dir, nameOf(r))
 	switch err {
 	case nil:
 	case syscall.ENOENT:
-		return -1, fmt.Errorf("the text was in %s, which does not exist any more: another process has removed it: %w", path, err)
+		return -1, 0, s.removed(r, err)
 	case syscall.EACCES:
-		return -1, fmt.Errorf("the text is in %s, which this process may not read: %w", path, err)
+		return -1, 0, fmt.Errorf("the text is in %s, which this process may not read: %w", path, err)
 	default:
-		return -1, &fs.PathError{Op: "open", Path: path, Err: err}
+		return -1, 0, &fs.PathError{Op: "open", Path: path, Err: err}
 	}
 	info, err := sysv.StatFile(fd)
 	switch {
@@ -537,14 +626,12 @@ func (s *Store) open(r envelope.Ref) (fd int, err error) {
 		err = fmt.Errorf("%s is no regular file", path)
 	case uint64(info.Size) != r.Size:
 		err = fmt.Errorf("%s has %d bytes, and the message says %d", path, info.Size, r.Size)
-	default:
-		err = sysv.Share(fd)
 	}
 	if err != nil {
 		_ = sysv.CloseFile(fd) // it was only read
-		return -1, err
+		return -1, 0, err
 	}
-	return fd, nil
+	return fd, info.Ino, nil
 }
 
 // Err returns why the file cannot be read, as far as that is known.
@@ -552,13 +639,10 @@ func (f *File) Err() error { return f.ready() }
 
 // ready opens the file again if there was no descriptor left for it.
 func (f *File) ready() error {
-	if f.lease == nil || f.fd >= 0 {
-		return f.err
-	}
-	f.fd, f.err = f.store.open(f.Ref)
-	if f.err == nil {
-		f.lease.End()
-		f.lease = nil
+	f.store.mu.Lock()
+	defer f.store.mu.Unlock()
+	if f.fd < 0 && isTransient(f.err) {
+		f.open()
 	}
 	return f.err
 }
@@ -575,10 +659,18 @@ func (f *File) Read(dst []byte) ([]byte, error) {
 	}
 	dst = dst[:size]
 	sum := uint32(0)
+	if m := f.store.mapFile(f, false); m != nil {
+		defer f.store.unmap(m)
+		err := guarded(func() { sum = copySummed(dst, m.mem[:size]) })
+		if err != nil {
+			return dst, f.exists(&fs.PathError{Op: "read", Path: f.Path(), Err: err})
+		}
+		return dst, f.check(sum)
+	}
 	for at := 0; at < size; at += pieceSize {
 		piece := dst[at:min(at+pieceSize, size)]
 		if err := sysv.ReadAt(f.fd, piece, int64(at)); err != nil {
-			return dst, &fs.PathError{Op: "read", Path: f.Path(), Err: err}
+			return dst, f.exists(&fs.PathError{Op: "read", Path: f.Path(), Err: err})
 		}
 		sum = crc32.Update(sum, castagnoli, piece)
 	}
@@ -586,10 +678,19 @@ func (f *File) Read(dst []byte) ([]byte, error) {
 }
 
 func (f *File) check(sum uint32) error {
-	if sum != f.Ref.Sum {
-		return fmt.Errorf("the text in %s has the checksum %#x, and the message says %#x", f.Path(), sum, f.Ref.Sum)
+	if sum == f.Ref.Sum {
+		return nil
 	}
-	return nil
+	return f.exists(fmt.Errorf("the text in %s has the checksum %#x, and the message says %#x", f.Path(), sum, f.Ref.Sum))
+}
+
+// exists returns the error of reading the file, or, if it has lost its name, that: then it may
+// have been written over.
+func (f *File) exists(err error) error {
+	if _, statErr := sysv.StatName(f.store.dir, nameOf(f.Ref)); statErr == syscall.ENOENT {
+		return f.store.removed(f.Ref, statErr)
+	}
+	return err
 }
 
 // Borrow returns the text until the file is removed or released: if it is a long one, in the
@@ -598,15 +699,16 @@ func (f *File) Borrow() (text []byte, err error) {
 	if err := f.ready(); err != nil || f.text != nil {
 		return f.text, err
 	}
-	if f.Ref.Size < mapMin {
+	if f.mem = f.store.mapFile(f, true); f.mem != nil {
+		f.text = f.mem.mem[:f.Ref.Size:f.Ref.Size]
+		var sum uint32
+		if err = guarded(func() { sum = sumUp(f.text) }); err == nil {
+			err = f.check(sum)
+		}
+	} else {
 		f.pool = buffers.Get().(*[]byte)
 		f.text, err = f.Read(*f.pool)
 		*f.pool = f.text
-	} else {
-		if f.text, err = sysv.MapRead(f.fd, int(f.Ref.Size)); err != nil {
-			return nil, &fs.PathError{Op: "mmap", Path: f.Path(), Err: err}
-		}
-		err = f.check(crc32.Checksum(f.text, castagnoli))
 	}
 	if err != nil {
 		f.giveBack()
@@ -619,10 +721,10 @@ func (f *File) giveBack() {
 	switch {
 	case f.pool != nil:
 		buffers.Put(f.pool)
-	case f.text != nil:
-		_ = sysv.Unmap(f.text) // it was mapped
+	case f.mem != nil:
+		f.store.unmap(f.mem)
 	}
-	f.text, f.pool = nil, nil
+	f.text, f.pool, f.mem = nil, nil, nil
 }
 
 // Path returns the name of the file.
@@ -642,25 +744,22 @@ func (f *File) Again(to *Store) (*Pending, error) {
 	defer l.End()
 	p := &Pending{store: to, Ref: f.Ref}
 	p.Ref.Dir = to.id
-	for {
-		_, _ = rand.Read(p.Ref.Name[:]) // it does not fail
-		// The lock is the file's, whatever its name, and this process has it.
-		err := sysv.LinkName(f.store.dir, nameOf(f.Ref), to.dir, nameOf(p.Ref))
-		switch err {
-		case syscall.EEXIST:
-			continue
-		case nil:
-			fd, err := to.open(p.Ref)
-			if err != nil {
-				_ = sysv.RemoveFile(to.dir, nameOf(p.Ref)) // at worst it is collected
-				return nil, err
+	err := link(p.newName, func(name string) error {
+		return sysv.LinkName(f.store.dir, nameOf(f.Ref), to.dir, name)
+	})
+	if err == nil {
+		if p.fd, _, err = to.open(p.Ref); err == nil {
+			if err = sysv.Share(p.fd); err != nil {
+				_ = sysv.CloseFile(p.fd) // it was only read
 			}
-			p.fd = fd
-			to.retain()
-			step("again")
-			return p, nil
 		}
-		break
+		if err != nil {
+			_ = sysv.RemoveFile(to.dir, nameOf(p.Ref)) // at worst it is collected
+			return nil, err
+		}
+		to.retain()
+		step("again")
+		return p, nil
 	}
 	// It is another user's, or on another file system: a copy.
 	text, err := f.Borrow()
@@ -691,8 +790,5 @@ func (f *File) Release() {
 	if f.fd >= 0 {
 		_ = sysv.CloseFile(f.fd) // it was only read
 	}
-	if f.lease != nil {
-		f.lease.End()
-	}
-	f.store.release()
+	f.store.let(f)
 }

@@ -122,20 +122,7 @@ func TestAgain(t *testing.T) {
 
 // TestNoSpace: nothing is left of what there is no room for.
 func TestNoSpace(t *testing.T) {
-	dir := t.TempDir()
-	if err := syscall.Mount("none", dir, "tmpfs", 0, "size=1m"); err != nil {
-		t.Skipf("cannot mount a small tmpfs: %v", err)
-	}
-	defer func() {
-		if err := syscall.Unmount(dir, syscall.MNT_DETACH); err != nil {
-			t.Error(err)
-		}
-	}()
-	s, err := openStore(dir, newQueue(t), "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Close()
+	s := open(t, smallTmpfs(t, 1<<20), newQueue(t))
 	for range 3 {
 		_, err := s.Put(make([]byte, 2<<20))
 		if !errors.Is(err, syscall.ENOSPC) || !strings.Contains(err.Error(), "2097152 bytes are needed") {

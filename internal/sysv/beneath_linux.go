@@ -94,19 +94,56 @@ func SetOwner(fd, uid, gid int) error {
 	return again(func() error { return unix.Fchown(fd, uid, gid) })
 }
 
-// Share locks a file for this descriptor, and those duplicated from it, beside others that
-// share it (fcntl(2), open file description locks). The kernel unlocks it when the last of
-// them is closed, however the process ends.
-func Share(fd int) error {
-	lock := unix.Flock_t{Type: unix.F_RDLCK}
-	return again(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, &lock) })
+// A file has two locks, each a range of it: that of its text, and, behind all that a file can
+// have, that of who keeps it. They belong to a descriptor, and those duplicated from it
+// (fcntl(2), open file description locks). The kernel unlocks them when the last of these is
+// closed, however the process ends.
+type Lock int
+
+const (
+	TextLock Lock = iota
+	KeptLock
+)
+
+// keptFrom is where the range of KeptLock begins.
+const keptFrom = 1 << 62
+
+func (l Lock) flock(how int16) *unix.Flock_t {
+	if l == TextLock {
+		return &unix.Flock_t{Type: how, Len: keptFrom}
+	}
+	return &unix.Flock_t{Type: how, Start: keptFrom, Len: 1}
 }
 
-// Shared reports whether somebody shares a file, with another descriptor. It locks nothing.
-func Shared(fd int) (bool, error) {
-	lock := unix.Flock_t{Type: unix.F_WRLCK}
-	err := again(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, &lock) })
+func setLock(fd int, lock *unix.Flock_t) error {
+	return again(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_SETLK, lock) })
+}
+
+// Share locks both, beside others that do so.
+func Share(fd int) error { return setLock(fd, &unix.Flock_t{Type: unix.F_RDLCK}) }
+
+// Unlock ends TextLock of this descriptor.
+func Unlock(fd int) error { return setLock(fd, TextLock.flock(unix.F_UNLCK)) }
+
+// Locked reports whether somebody has the lock with another descriptor.
+func (l Lock) Locked(fd int) (bool, error) {
+	lock := l.flock(unix.F_WRLCK)
+	err := again(func() error { return unix.FcntlFlock(uintptr(fd), unix.F_OFD_GETLK, lock) })
 	return err == nil && lock.Type != unix.F_UNLCK, err
+}
+
+// Truncate sets the length of a file.
+func Truncate(fd int, n int64) error {
+	return again(func() error { return unix.Ftruncate(fd, n) })
+}
+
+// MaxFiles returns how many descriptors this process may have.
+func MaxFiles() int {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return 0
+	}
+	return int(min(limit.Cur, 1<<30))
 }
 
 // WriteAllAt writes b, of any length, at an offset of a file.
@@ -127,9 +164,15 @@ func WriteAllAt(fd int, b []byte, offset int64) error {
 }
 
 // MapRead maps the first n bytes of a file for reading, n > 0.
-func MapRead(fd, n int) (mem []byte, err error) {
+func MapRead(fd, n int) ([]byte, error) { return mapFile(fd, n, unix.PROT_READ) }
+
+// MapWrite maps the first n bytes of a file for reading and writing, n > 0. The file must be
+// allocated.
+func MapWrite(fd, n int) ([]byte, error) { return mapFile(fd, n, unix.PROT_READ|unix.PROT_WRITE) }
+
+func mapFile(fd, n, prot int) (mem []byte, err error) {
 	err = again(func() (err error) {
-		mem, err = unix.Mmap(fd, 0, n, unix.PROT_READ, unix.MAP_PRIVATE|unix.MAP_POPULATE)
+		mem, err = unix.Mmap(fd, 0, n, prot, unix.MAP_SHARED|unix.MAP_POPULATE)
 		return err
 	})
 	return mem, err

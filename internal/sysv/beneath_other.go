@@ -34,17 +34,37 @@ func SetPerm(int, uint32) error { return errUnsupported }
 // SetOwner is not supported here.
 func SetOwner(int, int, int) error { return errUnsupported }
 
+// Lock is one of the two locks of a file, of which there are none here.
+type Lock int
+
+const (
+	TextLock Lock = iota
+	KeptLock
+)
+
 // Share is not supported here.
 func Share(int) error { return errUnsupported }
 
-// Shared is not supported here.
-func Shared(int) (bool, error) { return false, errUnsupported }
+// Unlock is not supported here.
+func Unlock(int) error { return errUnsupported }
+
+// Locked is not supported here.
+func (Lock) Locked(int) (bool, error) { return false, errUnsupported }
+
+// Truncate is not supported here.
+func Truncate(int, int64) error { return errUnsupported }
+
+// MaxFiles returns 0.
+func MaxFiles() int { return 0 }
 
 // WriteAllAt is not supported here.
 func WriteAllAt(int, []byte, int64) error { return errUnsupported }
 
 // MapRead is not supported here.
 func MapRead(int, int) ([]byte, error) { return nil, errUnsupported }
+
+// MapWrite is not supported here.
+func MapWrite(int, int) ([]byte, error) { return nil, errUnsupported }
 
 // NoUnnamedFiles is false here.
 func NoUnnamedFiles(error) bool { return false }
