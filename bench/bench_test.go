@@ -55,6 +55,7 @@ var needs = map[family][]string{
 	acked:     {"ns_per_message", "cpu_ns_per_message"},
 	calls:     {"ns_per_call", "cpu_ns_per_call", "call_p50", "call_p99"},
 	packing:   {"ns_per_message", "cpu_ns_per_message"},
+	large:     {"ns_per_message", "cpu_ns_per_message", "mib_per_s"},
 	senders:   {"ns_per_message", "cpu_ns_per_message"},
 	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},
 	idleTime:  {"latency_p50", "latency_p99"},
