@@ -29,7 +29,7 @@ type framed struct {
 }
 
 func newFramed(in io.Reader, out io.Writer, a peer.Arguments) *framed {
-	return &framed{in: in, out: out, received: make([]byte, a.Int("size", 64))}
+	return &framed{in: in, out: out, received: peer.Text(a.Int("size", 64))}
 }
 
 func openUnixFramed(a peer.Arguments) (peer.Endpoint, error) {
@@ -122,7 +122,7 @@ func openShared(a peer.Arguments) (peer.Endpoint, error) {
 	for i := range sharedSlots {
 		s.free = append(s.free, i)
 	}
-	s.received = make([]byte, s.slot)
+	s.received = peer.Text(s.slot)
 	return s, nil
 }
 

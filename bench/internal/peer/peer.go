@@ -369,8 +369,9 @@ func (p *Peer) latency() error {
 	return nil
 }
 
-// Text returns a new text. It is written, since all pages that never were are one page of
-// zeros to a reader, which stays in the cache.
+// Text returns a new text, or a buffer for one, whose memory is there: all pages that were
+// never written are one page of zeros to a reader, which stays in the cache, and cost the first
+// writer the time to get them.
 func Text(size int) []byte {
 	b := make([]byte, size)
 	for i := range b {
