@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -55,6 +56,7 @@ var needs = map[family][]string{
 	acked:     {"ns_per_message", "cpu_ns_per_message"},
 	calls:     {"ns_per_call", "cpu_ns_per_call", "call_p50", "call_p99"},
 	packing:   {"ns_per_message", "cpu_ns_per_message"},
+	large:     {"ns_per_message", "cpu_ns_per_message", "mib_per_s"},
 	senders:   {"ns_per_message", "cpu_ns_per_message"},
 	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},
 	idleTime:  {"latency_p50", "latency_p99"},
@@ -180,6 +182,67 @@ func TestSessionLeavesNothingBehind(t *testing.T) {
 			}
 			if _, err := msgctl(queue, unix.IPC_RMID); err == nil {
 				t.Error("the queue was still there")
+			}
+		})
+	}
+}
+
+// What a run that was killed has left is removed, and what others use is not.
+func TestAbandonedFilesAreRemoved(t *testing.T) {
+	var s session
+	used, err := s.scratch(onTmpfs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	abandoned := filepath.Join(shmDir, scratchPrefix+"abandoned")
+	if err := os.MkdirAll(filepath.Join(abandoned, "queue"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := removeAbandoned(shmDir); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(used); err != nil {
+		t.Errorf("what a session uses: %v", err)
+	}
+	if _, err := os.Stat(abandoned); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what nobody uses: %v, want %v", err, os.ErrNotExist)
+	}
+	if err := s.close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(used); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("what a session has used: %v, want %v", err, os.ErrNotExist)
+	}
+}
+
+// A sender that is killed in the middle of large texts leaves none.
+func TestLargeTextsOfTheKilledAreRemoved(t *testing.T) {
+	programs := compiled(t, nil)
+	const size = 1 << 20
+	for _, w := range []way{ownLarge[0], wayShared} {
+		t.Run(w.label, func(t *testing.T) {
+			var dirs []string
+			b := benchmark{run: func(s *session, f *figures) error {
+				peers, err := s.largePeers(w, 0, largeAhead(size), []string{pair("size", size), pair("window", int(time.Hour))})
+				if err != nil {
+					return err
+				}
+				dirs = s.dirs
+				if err := errors.Join(peers[0].begin(), peers[1].begin(), peers[1].cmd.Process.Kill()); err != nil {
+					return err
+				}
+				return peers[0].result(s.ctx, f)
+			}}
+			if _, err := b.execute(t.Context(), programs); !errors.Is(err, errEarly) {
+				t.Errorf("err = %v, want %v", err, errEarly)
+			}
+			for _, dir := range dirs {
+				if _, err := os.Stat(dir); !errors.Is(err, os.ErrNotExist) {
+					t.Errorf("%s: %v", dir, err)
+				}
+			}
+			if w.receiver.texts != noFiles && len(dirs) == 0 {
+				t.Error("the texts were in no directory of the session")
 			}
 		})
 	}

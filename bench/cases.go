@@ -22,7 +22,8 @@ const (
 	natsLink  // over loopback: the peers, a program of their own, see to it
 	redisLink // a server that the session starts; the peers are a program of their own
 	redisFileLink
-	rpcLink // a Unix socket that the peers, a program of their own, open
+	rpcLink    // a Unix socket that the peers, a program of their own, open
+	sharedLink // queues, and a file that both map
 )
 
 // system is one way to send and receive messages.
@@ -33,6 +34,7 @@ type system struct {
 	args  []string
 	link  linkKind
 	files scratch // of the receiver
+	texts scratch // of both sides: for large ones
 	placement
 }
 
@@ -53,6 +55,12 @@ func (sys system) journaled() system {
 }
 
 const journalLabel = ", journal"
+
+// large is the system with large texts in files.
+func (sys system) large() system {
+	sys.texts = onTmpfs
+	return sys
+}
 
 // placement is which cores the peers of a case may use.
 type placement int
@@ -99,6 +107,13 @@ var (
 	goPipe            = system{label: "Go, pipe", kind: "pipe", link: pipeLink}
 	goNATS            = system{label: "NATS, embedded server", kind: "nats", link: natsLink}
 
+	// What is in flight of large texts is in memory.
+	largeBorrowed = system{label: "chanmq, Consumer of 2, borrowed values", kind: "chanmq-borrowed", args: []string{"inflight=2"}}
+	goUnixFramed  = system{label: "Go, Unix socket, length and text", kind: "unix-framed", link: streamLink}
+	goPipeFramed  = system{label: "Go, pipe, length and text", kind: "pipe-framed", link: pipeLink}
+	goShared      = system{label: "Go, shared memory, notices by msgsnd and msgrcv", kind: "shared", link: sharedLink}
+	twoCopies     = system{label: "two copies, no message", kind: "copy"}
+
 	jetStreamMemory = system{label: "NATS JetStream, memory", kind: "jetstream", args: []string{"storage=memory"}, link: natsLink, files: onDisk}
 	jetStreamFile   = system{label: "NATS JetStream, file", kind: "jetstream", args: []string{"storage=file"}, link: natsLink, files: onDisk}
 	redisMemory     = system{label: "Redis stream", kind: "redis", args: []string{"acks=1"}, link: redisLink}
@@ -120,6 +135,7 @@ const (
 	acked     family = "acknowledged"
 	calls     family = "calls"
 	packing   family = "packing"
+	large     family = "large"
 	senders   family = "senders"
 	paced     family = "paced"
 	idleTime  family = "latency"
@@ -182,6 +198,7 @@ type scale struct {
 	sizes      []int         // of messages
 	ackedSizes []int         // of those that are acknowledged
 	packSizes  []int         // of values that are packed
+	largeSizes []int         // of texts that are in files
 	senders    []int
 	callers    []int
 	rates      []int
@@ -205,6 +222,7 @@ var (
 		sizes:      []int{16, 64, 256, 1024, 4096, 8192},
 		ackedSizes: []int{64, 4096},
 		packSizes:  []int{16, 64, 512},
+		largeSizes: []int{64 << 10, 1 << 20, 64 << 20},
 		senders:    []int{1, 2, 4, 8},
 		callers:    []int{1, 50},
 		rates:      []int{100, 1000, 10000},
@@ -226,6 +244,7 @@ var (
 		sizes:      []int{64, 4096},
 		ackedSizes: []int{64, 4096},
 		packSizes:  []int{16, 64, 512},
+		largeSizes: []int{64 << 10, 1 << 20, 64 << 20},
 		senders:    []int{1, 4},
 		callers:    []int{1, 50},
 		rates:      []int{1000},
@@ -248,6 +267,7 @@ var (
 		sizes:      []int{64},
 		ackedSizes: []int{64},
 		packSizes:  []int{16, 64, 512},
+		largeSizes: []int{64 << 10, 1 << 20},
 		senders:    []int{2},
 		callers:    []int{3},
 		rates:      []int{1000},
@@ -364,6 +384,18 @@ func benchmarks(sc scale) (all []benchmark) {
 					family: packing, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
 					takes: sc.window * 6 / 5,
 					run:   func(s *session, f *figures) error { return s.oneWay(f, sc, w, procs, size, 1) },
+				})
+			}
+		}
+	}
+
+	for _, w := range slices.Concat(ownLarge, []way{wayUnixFramed, wayPipeFramed, wayShared, wayCopies}) {
+		for _, procs := range procsOf(w.receiver, 2) {
+			for _, size := range sc.largeSizes {
+				add(benchmark{
+					family: large, system: w.label, params: params{Procs: procs, Size: size}, link: w.receiver.link,
+					takes: sc.largeWindow(size) * 5 / 4,
+					run:   func(s *session, f *figures) error { return s.large(f, sc, w, procs, size) },
 				})
 			}
 		}
@@ -547,6 +579,75 @@ func (s *session) oneWay(f *figures, sc scale, w way, procs, size, senders int) 
 		sources = append(sources, source)
 	}
 	return s.measure(f, sink, sources...)
+}
+
+// The ways to move large texts: chanmq's, the others, and what two copies of a text cost.
+var (
+	ownLarge = []way{
+		{"chanmq, channel -> channel", chanmqChannels.large(), chanmqChannels.large()},
+		{"chanmq, Send -> ReceiveInto", chanmqInto.large(), chanmqInto.large()},
+		{"chanmq, Send -> Consumer, borrowed values", chanmqDirect.large(), largeBorrowed.large()},
+	}
+	wayUnixFramed = way{goUnixFramed.label, goUnixFramed, goUnixFramed}
+	wayPipeFramed = way{goPipeFramed.label, goPipeFramed, goPipeFramed}
+	wayShared     = way{goShared.label, goShared, goShared}
+	wayCopies     = way{twoCopies.label, twoCopies, twoCopies}
+)
+
+// largeWindow is longer for the largest texts, of which few are moved in a window.
+func (sc scale) largeWindow(size int) time.Duration {
+	if size > largeAheadBytes {
+		return 5 * sc.window
+	}
+	return sc.window
+}
+
+// How far a sender of large texts may be ahead of its receiver: they are in memory.
+const (
+	largeAheadBytes = 16 << 20
+	largeAheadLeast = 4 // texts
+	largeAheadMost  = 64
+)
+
+func largeAhead(size int) int {
+	return min(max(largeAheadBytes/size, largeAheadLeast), largeAheadMost)
+}
+
+func (s *session) large(f *figures, sc scale, w way, procs, size int) error {
+	common := []string{pair("size", size), pair("window", int(sc.largeWindow(size)))}
+	measuring, err := s.largePeers(w, procs, largeAhead(size), common)
+	if err != nil {
+		return err
+	}
+	if err := s.measure(f, measuring[0], measuring[1:]...); err != nil {
+		return err
+	}
+	f.values["mib_per_s"] = float64(size) / (1 << 20) / (f.values["ns_per_message"] / 1e9)
+	return nil
+}
+
+// largePeers starts the peers of a way, the one that measures first.
+func (s *session) largePeers(w way, procs, ahead int, common []string) ([]*process, error) {
+	if w.label == wayCopies.label {
+		p, err := s.start(w.receiver, "copy", procs, nil, common...)
+		return []*process{p}, err
+	}
+	l, err := s.connect(w.receiver.link)
+	if err != nil {
+		return nil, err
+	}
+	texts, err := s.scratch(w.receiver.texts)
+	if err != nil {
+		return nil, err
+	}
+	// Few messages come in a window, so each of them may end it.
+	common = append(common, "texts="+texts, pair("ahead", ahead), pair("ends", 1), pair("batch", 1))
+	sink, err := s.start(w.receiver, "sink", procs, l.files[1], append(l.args[1], common...)...)
+	if err != nil {
+		return nil, err
+	}
+	source, err := s.start(w.sender, "source", procs, l.files[0], append(l.args[0], common...)...)
+	return []*process{sink, source}, err
 }
 
 // calling are the systems for requests and replies, package serve first.

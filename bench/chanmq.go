@@ -30,13 +30,23 @@ func attach(a peer.Arguments) (q queues, err error) {
 			return q, err
 		}
 	}
+	if ahead := a.Int("ahead", 0); ahead > 0 && q.out != nil {
+		return q, q.out.Set(chanmq.Attr{MaxBytes: ahead * referenceSize})
+	}
 	return q, nil
 }
 
-// options are a journal, in a directory of the case's, if it has one, and packing.
+// referenceSize is that of a message which refers to a text in a file: docs/envelope.md.
+const referenceSize = 56
+
+// options are a journal or texts in files, in a directory of the case's, if it has one, and
+// packing.
 func options(a peer.Arguments) (opts []chanmq.Option) {
 	if dir := a["files"]; dir != "" {
 		opts = append(opts, chanmq.WithJournal(dir))
+	}
+	if dir := a["texts"]; dir != "" {
+		opts = append(opts, chanmq.WithLarge(dir))
 	}
 	if packs(a) {
 		opts = append(opts, chanmq.WithPacking())
@@ -240,6 +250,7 @@ var wholeRoles = peer.Roles{
 	"cancel": playCancel,
 	"answer": playAnswer,
 	"call":   playCall,
+	"copy":   playCopy,
 }
 
 // playCrowd is many receivers that wait, each for a type of its own and with a

@@ -35,6 +35,9 @@ var endpointKinds = peer.Kinds{
 	"pipe":           openPipe,
 	"unix-bufio":     openUnixStream,
 	"pipe-bufio":     func(a peer.Arguments) (peer.Endpoint, error) { return streamed(openPipe(a)) },
+	"unix-framed":    openUnixFramed,
+	"pipe-framed":    openPipeFramed,
+	"shared":         openShared,
 }
 
 // msgrcv is what a wrapper of the system calls does: they block, and the Go
@@ -145,12 +148,21 @@ type unixSocket struct {
 }
 
 func openUnix(a peer.Arguments) (peer.Endpoint, error) {
+	conn, err := unixConn(a)
+	if err != nil {
+		return nil, err
+	}
+	return &unixSocket{conn: conn, received: make([]byte, peer.MaxText)}, nil
+}
+
+// unixConn is this side's end of a pair.
+func unixConn(a peer.Arguments) (net.Conn, error) {
 	f := os.NewFile(uintptr(a.Int("fd", -1)), "socket")
 	conn, err := net.FileConn(f) // a duplicate, without blocking
 	if err != nil {
 		return nil, err
 	}
-	return &unixSocket{conn: conn, received: make([]byte, peer.MaxText)}, f.Close()
+	return conn, f.Close()
 }
 
 func (u *unixSocket) Reuse() int { return 0 }
@@ -167,12 +179,11 @@ func (u *unixSocket) Receive() ([]byte, error) {
 
 // openUnixStream is one end of a SOCK_STREAM pair.
 func openUnixStream(a peer.Arguments) (peer.Endpoint, error) {
-	f := os.NewFile(uintptr(a.Int("fd", -1)), "socket")
-	conn, err := net.FileConn(f) // a duplicate, without blocking
+	conn, err := unixConn(a)
 	if err != nil {
 		return nil, err
 	}
-	return newStream(conn, conn, a.Int("size", 64)), f.Close()
+	return newStream(conn, conn, a.Int("size", 64)), nil
 }
 
 func streamed(ep peer.Endpoint, err error) (peer.Endpoint, error) {

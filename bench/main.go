@@ -77,6 +77,9 @@ func run() error {
 
 	ctx, stop := signal.NotifyContext(context.Background(), unix.SIGINT, unix.SIGTERM)
 	defer stop()
+	if err := removeAbandoned(shmDir); err != nil {
+		return err
+	}
 	dir, err := os.MkdirTemp("", "chanmq-bench")
 	if err != nil {
 		return err

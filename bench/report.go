@@ -223,6 +223,7 @@ func (r *report) markdown(plots map[family]string) string {
 		{acked, "One way, acknowledged", r.ackedTable},
 		{calls, "Request and reply, 64 bytes", r.callsTable},
 		{packing, "One way, channel to channel, with packing", func(w *strings.Builder, cases []*result) { r.oneWayTables(w, cases, packing) }},
+		{large, "One way, large texts", r.largeTable},
 		{senders, "One way, several sender processes, 64 bytes", r.sendersTable},
 		{idleTime, "Latency after the receiver has been idle", r.idleTimeTable},
 		{paced, "Evenly spread messages", r.pacedTable},
@@ -395,6 +396,63 @@ func (r *report) callsOfFastest(p params) series {
 	return fastest.over(own)
 }
 
+func (r *report) largeTable(w *strings.Builder, cases []*result) {
+	sizes := values(cases, func(p params) int { return p.Size })
+	set := func(p *params, v int) { p.Size = v }
+	fmt.Fprint(w, "MiB of texts per second (more is faster):\n\n")
+	grid(w, cases, sizes, binarySize, set, func(c *result) string { return c.cell("mib_per_s", digits) })
+	for _, base := range []way{wayUnixFramed, wayCopies} {
+		fmt.Fprintf(w, "The same, of `%s`:\n\n", base.label)
+		grid(w, cases, sizes, binarySize, set, func(c *result) string {
+			if c == nil {
+				return ""
+			}
+			return c.ratio("mib_per_s", r.find(large, base.label, c.Params))
+		})
+	}
+}
+
+// binarySize writes a number of KiB or MiB.
+func binarySize(bytes int) string {
+	if bytes < 1<<20 {
+		return fmt.Sprintf("%d KiB", bytes>>10)
+	}
+	return fmt.Sprintf("%d MiB", bytes>>20)
+}
+
+// largeOfFastest is the MiB/s of chanmq's fastest way, the one whose median is the highest.
+func (r *report) largeOfFastest(p params) (fastest series) {
+	for _, w := range ownLarge {
+		s := r.find(large, w.label, p).of("mib_per_s")
+		if len(s) > 0 && (len(fastest) == 0 || s.summarize().Median > fastest.summarize().Median) {
+			fastest = s
+		}
+	}
+	return fastest
+}
+
+// reachesLarge compares chanmq's fastest way to move large texts with a socket, and with the
+// two copies that its texts are made of.
+func (r *report) reachesLarge(line func(what, reach string, s series, f func(float64) string, reached func(spread) bool)) {
+	for _, procs := range []int{1, 2} {
+		for _, goal := range []struct {
+			size  int
+			base  way
+			least float64
+		}{
+			{64 << 10, wayUnixFramed, 1},
+			{1 << 20, wayUnixFramed, 1},
+			{64 << 20, wayUnixFramed, 1},
+			{64 << 20, wayCopies, 0.7},
+		} {
+			p := params{Size: goal.size, Procs: procs}
+			line(fmt.Sprintf("MiB/s, chanmq's fastest way, %s, GOMAXPROCS=%d, of %s", binarySize(goal.size), procs, goal.base.label),
+				fmt.Sprintf(">= %.1fx", goal.least), r.largeOfFastest(p).over(r.find(large, goal.base.label, p).of("mib_per_s")),
+				times, func(s spread) bool { return s.Median >= goal.least })
+		}
+	}
+}
+
 func (r *report) sendersTable(w *strings.Builder, cases []*result) {
 	fmt.Fprint(w, "Time per message:\n\n")
 	grid(w, cases, values(cases, func(p params) int { return p.Senders }),
@@ -562,6 +620,8 @@ func (r *report) reaches(w *strings.Builder) {
 			r.find(roundTrip, chanmqPacking.label, p).of("rtt_p50").over(r.find(roundTrip, chanmqChannels.label, p).of("rtt_p50")),
 			times, atMost(1.05))
 	}
+
+	r.reachesLarge(line)
 
 	for _, queues := range []int{1, 100} {
 		s := r.find(idle, chanmqChannels.label, params{Receivers: 100, Queues: queues}).of("cpu_ns_per_s")

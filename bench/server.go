@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // errNotInstalled is the failure of a case whose server this machine does not have.
@@ -83,6 +85,11 @@ func (srv *server) end() error {
 	return err
 }
 
+const (
+	shmDir        = "/dev/shm"
+	scratchPrefix = "chanmq-bench-files-"
+)
+
 // scratch makes a directory that the session removes, and returns "" if none is needed.
 func (s *session) scratch(where scratch) (string, error) {
 	parent := ""
@@ -90,12 +97,39 @@ func (s *session) scratch(where scratch) (string, error) {
 	case noFiles:
 		return "", nil
 	case onTmpfs:
-		parent = "/dev/shm"
+		parent = shmDir
 	}
-	dir, err := os.MkdirTemp(parent, "chanmq-bench") // with mode 0700
+	dir, err := os.MkdirTemp(parent, scratchPrefix+"*") // with mode 0700
 	if err != nil {
 		return "", err
 	}
 	s.dirs = append(s.dirs, dir)
-	return dir, nil
+	lock, err := os.Open(dir)
+	if err != nil {
+		return "", err
+	}
+	s.files = append(s.files, lock)
+	// See removeAbandoned. It may have had the directory just now, and removed it.
+	if err := unix.Flock(int(lock.Fd()), unix.LOCK_SH); err != nil {
+		return "", os.NewSyscallError("flock", err)
+	}
+	_, err = os.Stat(dir)
+	return dir, err
+}
+
+// removeAbandoned removes from parent what runs have left that were killed: their directories
+// are in memory and may be large. Those that somebody uses are locked.
+func removeAbandoned(parent string) error {
+	dirs, err := filepath.Glob(filepath.Join(parent, scratchPrefix+"*"))
+	for _, dir := range dirs {
+		lock, openErr := os.Open(dir)
+		if openErr != nil {
+			continue // another user's, or gone
+		}
+		if unix.Flock(int(lock.Fd()), unix.LOCK_EX|unix.LOCK_NB) == nil {
+			err = errors.Join(err, os.RemoveAll(dir))
+		}
+		err = errors.Join(err, lock.Close())
+	}
+	return err
 }

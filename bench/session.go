@@ -149,7 +149,7 @@ type link struct {
 // side's way out being the second's way in.
 func (s *session) connect(kind linkKind) (l link, err error) {
 	switch kind {
-	case queueLink:
+	case queueLink, sharedLink:
 		there, err := s.queue()
 		if err != nil {
 			return l, err
@@ -160,6 +160,19 @@ func (s *session) connect(kind linkKind) (l link, err error) {
 		}
 		l.args[0] = []string{pair("out", there), pair("in", back)}
 		l.args[1] = []string{pair("out", back), pair("in", there)}
+		if kind == queueLink {
+			break
+		}
+		// Without a name it is gone with the processes that have it, however those end.
+		fd, err := unix.Open(shmDir, unix.O_TMPFILE|unix.O_RDWR|unix.O_CLOEXEC, 0o600)
+		if err != nil {
+			return l, &os.PathError{Op: "open", Path: shmDir, Err: err}
+		}
+		memory := s.file(fd)
+		for i := range l.args {
+			l.args[i] = append(l.args[i], pair("fd", 3))
+			l.files[i] = []*os.File{memory}
+		}
 	case socketLink, streamLink:
 		typ := unix.SOCK_SEQPACKET
 		if kind == streamLink {
