@@ -614,7 +614,9 @@ func largeAhead(size int) int {
 }
 
 func (s *session) large(f *figures, sc scale, w way, procs, size int) error {
-	common := []string{pair("size", size), pair("window", int(sc.largeWindow(size)))}
+	window := int(sc.largeWindow(size))
+	// Until then files, and memory, are new.
+	common := []string{pair("size", size), pair("window", window), pair("warm", window)}
 	measuring, err := s.largePeers(w, procs, largeAhead(size), common)
 	if err != nil {
 		return err

@@ -298,6 +298,7 @@ func (a *arrivals) check(in []byte) error {
 
 func (p *Peer) sink() error {
 	window, batch := int64(p.Args.Duration("window")), p.Args.Int("batch", batch)
+	warm := max(window/10, int64(p.Args.Duration("warm")))
 	arrived := arrivals{size: p.Args.Int("size", 64), ends: p.bothEnds(), next: make([]int64, p.Args.Int("senders", 1))}
 	var n, start, startCPU, end int64
 	var startAllocated uint64
@@ -313,7 +314,7 @@ func (p *Peer) sink() error {
 		}
 		switch t := Now(); {
 		case start == 0:
-			start = t + window/10
+			start = t + warm
 		case end == 0:
 			if t >= start {
 				startAllocated, startCPU = allocated(), CPUTime()
