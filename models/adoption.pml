@@ -26,8 +26,14 @@
  * STRANGER the second adopter has another queue: it locks files, removes those that are
  * empty, and lets go of the others. The first one is then not killed.
  *
+ * With PACK both messages are values of one pack. The owner receives it into slot 0 of the
+ * file, and moves the values, one or both at a time, to the slots 1 and 2. An adopter moves
+ * what is left of it to the slots 3 and 4: in truth to an extent that it makes part of the
+ * file, all values in one step. A value that is in the pack too does not count, and is
+ * freed first. So after a kill the next adopter can begin again.
+ *
  * Not in the model: the order and the length of messages, growth, files that cannot be
- * read, whose queue it is, and events that are lost.
+ * read, whose queue it is, events that are lost, and what goes back to the queue.
  *
  * Each of these removes a part of the protocol, and makes a check fail:
  *   NO_NAME      an adopter does not look whether the file that it has locked still has
@@ -49,6 +55,13 @@
  *   NO_RETRY     an adopter does not try a locked file again
  *   LATE_WATCH   an adopter looks at all files, and then begins to watch
  *   WRITES       an adopter opens every file that it looks at for writing
+ * and these, of packs:
+ *   MOVED_FIRST  an owner records that a value was moved, and then moves it
+ *   EARLY_TYPE   an owner moves the value's type first, before its number
+ *   LATE_MOVED   an owner delivers a value, and then records that it was moved
+ *   NO_TWICE     an adopter does not mind that a value is in a slot and in the pack
+ *   LATE_TWICE   an adopter frees such slots when it has freed the pack
+ *   PACK_FIRST   an adopter frees a pack, and then writes its values
  */
 
 #ifndef MESSAGES
@@ -59,6 +72,9 @@
 #endif
 #ifndef KILLS
 #define KILLS 1 /* of adopters */
+#endif
+#ifdef PACK
+#define SLOTS 5
 #endif
 #ifndef SLOTS
 #define SLOTS 1 /* of a file */
@@ -98,6 +114,9 @@ byte writers[FILES];       /* how many processes have it open for writing */
 byte type[SLOTS*FILES];    /* the message, plus 1, or 0 */
 byte number[SLOTS*FILES];  /* the message whose number and length there are, plus 1, or 0 */
 byte attempts[SLOTS*FILES];
+#ifdef PACK
+byte moved[FILES];         /* how many values of the pack have slots of their own */
+#endif
 
 /* The directory: the file of each name, plus 1, or 0. Unfinished ones come first. */
 #ifdef SAME_NAME
@@ -123,7 +142,11 @@ inline noneLost() {
 	for (i : 0 .. MESSAGES-1) {
 		found = i >= taken || holder[i] != 0 || acked[i];
 		for (j : 0 .. SLOTS*FILES-1) {
+#ifdef PACK
+			found = found || linked[j/SLOTS] && type[j] > 0 && (j%SLOTS > 0 -> type[j] == i + 1 : i >= moved[j/SLOTS])
+#else
 			found = found || linked[j/SLOTS] && type[j] == i + 1
+#endif
 		}
 		assert(found)
 	}
@@ -208,6 +231,7 @@ inline acknowledge(p, m) {
 /* One step of whoever receives into slot s, or of the program. */
 inline serve(s) {
 	if
+#ifndef PACK
 	:: d_step { state[s] == EMPTY && taken < MESSAGES -> /* Slot.Arm */
 #ifndef NO_ARM
 		number[slot(s)] = 0;
@@ -225,6 +249,7 @@ inline serve(s) {
 		number[slot(s)] = type[slot(s)];
 		state[s] = TOOK
 	   }
+#endif
 #ifndef FREE_FIRST
 	:: d_step { state[s] == TOOK -> /* Slot.Deliver */
 		deliver(type[slot(s)] - 1);
@@ -252,7 +277,83 @@ inline serve(s) {
 	fi
 }
 
-#if SLOTS == 1
+#ifdef PACK
+/* The pack does not hold the first n values any more. */
+inline move(n) {
+	moved[f] = n;
+	if
+	:: moved[f] == MESSAGES -> type[slot(0)] = 0; number[slot(0)] = 0; moved[f] = 0; state[0] = EMPTY
+	:: else
+	fi
+}
+
+/* One step of whoever receives the pack, and takes it apart. */
+inline unpack() {
+	if
+	:: d_step { state[0] == EMPTY && taken == 0 -> state[0] = ARMED }
+	:: d_step { state[0] == ARMED -> /* msgrcv(2) */
+		type[slot(0)] = 1;
+		for (i : 0 .. MESSAGES-1) {
+			holder[i] = bit(OWNER)
+		}
+		i = 0;
+		taken = MESSAGES;
+		state[0] = RECEIVED
+	   }
+	:: d_step { state[0] == RECEIVED -> /* Slot.TookPack */
+		number[slot(0)] = 1;
+		state[0] = TOOK
+	   }
+#ifdef MOVED_FIRST
+	:: d_step { state[0] == TOOK && put < MESSAGES && number[slot(1+put)] == 0 ->
+		number[slot(1+put)] = put + 1;
+		move(put + 1)
+	   }
+	:: d_step { put < MESSAGES && number[slot(1+put)] > 0 ->
+		type[slot(1+put)] = put + 1;
+		state[1+put] = TOOK;
+		put++
+	   }
+#else
+	/* Slot.Put: what is before the type, and the type */
+#ifdef EARLY_TYPE
+	:: d_step { state[0] == TOOK && put < MESSAGES && type[slot(1+put)] == 0 ->
+		type[slot(1+put)] = put + 1
+	   }
+	:: d_step { state[0] == TOOK && put < MESSAGES && type[slot(1+put)] > 0 ->
+		number[slot(1+put)] = put + 1;
+		put++
+	   }
+#else
+	:: d_step { state[0] == TOOK && put < MESSAGES && number[slot(1+put)] == 0 ->
+		number[slot(1+put)] = put + 1
+	   }
+	:: d_step { state[0] == TOOK && put < MESSAGES && number[slot(1+put)] > 0 ->
+		type[slot(1+put)] = put + 1;
+#ifdef LATE_MOVED
+		state[1+put] = TOOK;
+#endif
+		put++
+	   }
+#endif
+	:: d_step { state[0] == TOOK && put > moved[f] -> /* Slot.Moved */
+#ifndef LATE_MOVED
+		for (i : moved[f] .. put-1) {
+			state[1+i] = TOOK
+		}
+		i = 0;
+#endif
+		move(put)
+	   }
+#endif
+	fi
+}
+#endif
+
+#ifdef PACK
+#define receiving (state[0] == RECEIVED)
+#define noneHeld  (type[slot(0)] == 0 && type[slot(1)] == 0 && type[slot(2)] == 0)
+#elif SLOTS == 1
 #define receiving (state[0] == RECEIVED)
 #define noneHeld  (type[slot(0)] == 0)
 #else
@@ -266,6 +367,9 @@ proctype owner() {
 	bool late; /* UNLOCK_FIRST: it is still to be removed */
 #ifdef FREE_FIRST
 	byte m[SLOTS];
+#endif
+#ifdef PACK
+	byte put;  /* how many values have slots of their own */
 #endif
 
 	do
@@ -318,9 +422,15 @@ discard:			/* An adopter took it for one whose owner is dead. */
 				d_step { unlock(OWNER, f); has = false }
 			od;
 			do
+#ifdef PACK
+			:: unpack()
+			:: serve(1)
+			:: serve(2)
+#else
 			:: serve(0)
 #if SLOTS > 1
 			:: serve(1)
+#endif
 #endif
 			:: alive[OWNER] /* it takes its time, perhaps for ever */
 			:: !receiving -> break
@@ -377,7 +487,9 @@ inline scan() {
 #define content type
 #endif
 
-#if SLOTS == 1
+#ifdef PACK
+#define noneLeft (had[0] == 0 && had[1] == 0 && had[2] == 0 && had[3] == 0 && had[4] == 0)
+#elif SLOTS == 1
 #define noneLeft (had[0] == 0)
 #elif defined(ANY_FREE)
 #define noneLeft (had[0] == 0 || had[1] == 0)
@@ -407,6 +519,66 @@ inline take() {
 	}
 	i = 0
 }
+
+#ifdef PACK
+/* Slot s has a value that the pack has too. */
+#define twice(s) (had[s] > 0 && number[slot(s)] > moved[f])
+
+inline freeTwice() {
+	do
+	:: d_step { twice(1) -> vacate(1) }
+	:: d_step { twice(2) -> vacate(2) }
+	:: d_step { twice(3) -> vacate(3) }
+	:: d_step { twice(4) -> vacate(4) }
+	:: !twice(1) && !twice(2) && !twice(3) && !twice(4) -> break
+	od
+}
+
+inline vacate(s) {
+	type[slot(s)] = 0;
+	number[slot(s)] = 0;
+	had[s] = 0
+}
+
+/* The extent is part of the file. */
+inline append() {
+	for (i : moved[f] .. MESSAGES-1) {
+		type[slot(3+i)] = i + 1;
+		number[slot(3+i)] = i + 1;
+		attempts[slot(3+i)] = 0
+	}
+	i = 0
+}
+
+inline freePack() { type[slot(0)] = 0; number[slot(0)] = 0 }
+
+/* unpack, of internal/journal */
+inline unpackAdopted() {
+#if !defined(NO_TWICE) && !defined(LATE_TWICE)
+	freeTwice();
+#endif
+	if
+	:: d_step { number[slot(0)] == 0 -> number[slot(0)] = 1 } /* recordPack */
+	:: number[slot(0)] > 0
+	fi;
+#ifdef PACK_FIRST
+	d_step { freePack() };
+	d_step { append() };
+#else
+	d_step { append() };
+	d_step { freePack() };
+#endif
+#ifdef LATE_TWICE
+	freeTwice();
+	skip; /* no jump into the next step */
+#endif
+	d_step {
+		moved[f] = 0; /* not read again: fewer states */
+		read()
+	}
+}
+
+#endif
 
 /* Slot.Deliver, and Slot.Free */
 inline handle(s) {
@@ -503,6 +675,14 @@ next:		do
 				:: else
 				fi
 			};
+#ifdef PACK
+			d_step { writers[f]++; writes = true };
+			if
+			:: had[0] > 0 -> unpackAdopted()
+			:: had[0] == 0
+			fi;
+			d_step { take() };
+#else
 			d_step {
 #ifndef WRITES
 				writers[f]++;
@@ -510,13 +690,21 @@ next:		do
 #endif
 				take()
 			};
+#endif
 #ifdef COPIES
 			unlink(n);
 #endif
 			do
+#ifdef PACK
+			:: handle(1)
+			:: handle(2)
+			:: handle(3)
+			:: handle(4)
+#else
 			:: handle(0)
 #if SLOTS > 1
 			:: handle(1)
+#endif
 #endif
 			:: noneLeft -> break
 			od;
