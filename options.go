@@ -239,9 +239,10 @@ func WithPacking() Option { return func(o *options) { o.packing = true } }
 // can remove its files, as he can receive its messages.
 //
 // A handle that sends one such text after the other uses the storage of those again that were
-// received: up to 512 MiB, an eighth of what is free in the file system, and an eighth of the
-// descriptors that the process may have. A handle that receives keeps as much mapped. Both give
-// that up when it has not been used for 5 to 10 seconds, and at Close.
+// received: up to 512 MiB (64 MiB where addresses have 32 bits), an eighth of what is free in the
+// file system, and an eighth of the descriptors that the process may have. A handle that receives
+// keeps as much mapped. Both give that up when it has not been used for 5 to 10 seconds, and at
+// Close.
 //
 // With [WithBorrowedValues] the program gets the memory of the file, which is the sender's again
 // after Ack. A sender that makes the file shorter meanwhile, against all rules, ends the process

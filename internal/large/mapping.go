@@ -18,8 +18,8 @@ const (
 	// borrowMin is that from which on a text that is borrowed is mapped the first time.
 	borrowMin = 1 << 20
 	// maxMappings and maxMappedBytes bound what a handle keeps mapped.
-	maxMappings    = 512
-	maxMappedBytes = 512 << 20
+	maxMappings    = maxSpares
+	maxMappedBytes = maxSpareBytes
 )
 
 // mapping is a file that is mapped for reading.
@@ -39,6 +39,7 @@ func (s *Store) mapFile(f *File, always bool) *mapping {
 		return nil
 	}
 	s.mu.Lock()
+	f.mapped = true
 	m := s.mappings[f.ino]
 	if m != nil && len(m.mem) >= size {
 		m.users++
@@ -50,12 +51,13 @@ func (s *Store) mapFile(f *File, always bool) *mapping {
 		s.removeMapping(m) // the file was shorter then
 	}
 	_, again := s.seen[f.ino]
+	f.mapped = again || always && size >= borrowMin
 	if len(s.seen) >= 2*maxMappings {
 		clear(s.seen)
 	}
 	s.seen[f.ino] = struct{}{}
 	s.mu.Unlock()
-	if !again && (!always || size < borrowMin) {
+	if !f.mapped {
 		return nil
 	}
 	mem, err := sysv.MapRead(f.fd, size)
@@ -85,6 +87,15 @@ func (s *Store) unmap(m *mapping) {
 	case !m.kept:
 		_ = sysv.Unmap(m.mem) // it was mapped
 	case s.current == nil:
+		s.removeMapping(m)
+	}
+}
+
+// dropMapping ends that of a file which nobody will use again.
+func (s *Store) dropMapping(ino uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m := s.mappings[ino]; m != nil && m.users == 0 {
 		s.removeMapping(m)
 	}
 }

@@ -28,10 +28,10 @@ import (
 const (
 	spareSuffix = ".spare"
 
-	// maxSpares and maxSpareBytes bound what a handle keeps. A queue of the usual size holds
-	// some 270 references.
+	// maxSpares and maxSpareBytes bound what a handle keeps: 512 MiB, and 64 MiB where addresses
+	// have 32 bits. A queue of the usual size holds some 270 references.
 	maxSpares     = 512
-	maxSpareBytes = 512 << 20
+	maxSpareBytes = 64 << 20 << (3 * (^uint(0) >> 63))
 	// A handle keeps no more than one part in spareShare of what is free in the file system.
 	spareShare = 8
 	// spareFiles is which part of the process's descriptors they may be.

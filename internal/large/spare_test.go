@@ -284,6 +284,28 @@ func TestIdleIsGivenUp(t *testing.T) {
 	}
 }
 
+// TestMappingEndsWithItsFile: a file that is no spare is gone when it is removed.
+func TestMappingEndsWithItsFile(t *testing.T) {
+	dir, msqid := newDir(t), newQueue(t)
+	from, to := open(t, dir, msqid), open(t, dir, msqid)
+	text := textOf(1, borrowMin)
+	for range 3 {
+		p := sent(t, from, text)
+		from.dropSpares()
+		f := take(to, p)
+		if got, err := f.Borrow(); err != nil || !bytes.Equal(got, text) {
+			t.Fatalf("borrowed %d bytes, %v", len(got), err)
+		}
+		if len(to.mappings) != 1 {
+			t.Errorf("%d mappings", len(to.mappings))
+		}
+		f.Remove()
+		if len(to.mappings) != 0 || to.mappedBytes != 0 {
+			t.Errorf("%d mappings of %d bytes", len(to.mappings), to.mappedBytes)
+		}
+	}
+}
+
 // TestSparesAreBounded: by number and bytes.
 func TestSparesAreBounded(t *testing.T) {
 	s := open(t, newDir(t), newQueue(t))

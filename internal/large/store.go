@@ -556,6 +556,8 @@ type File struct {
 	lease *Lease // that it was taken under, until it is locked; nil: it is, or was looked at
 	ino   uint64
 
+	mapped bool // there may be a mapping of it
+
 	// What Borrow has returned.
 	text []byte   // nil: nothing
 	pool *[]byte  // whose storage it has; nil: it is mapped
@@ -777,6 +779,12 @@ func (f *File) Remove() {
 	if f.Ref.Dir == f.store.id {
 		_ = sysv.RemoveFile(f.store.dir, nameOf(f.Ref)) // at worst it is collected
 		step("removed")
+	}
+	f.giveBack()
+	if f.mapped {
+		if info, err := sysv.StatFile(f.fd); err == nil && info.Links == 0 {
+			f.store.dropMapping(f.ino) // or it would keep the storage
+		}
 	}
 	f.Release()
 }
