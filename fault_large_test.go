@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -188,6 +189,9 @@ func TestFaultLarge(t *testing.T) {
 				chanmq.CollectLarge(last)
 			}
 			wantLargeFiles(t, dir, 0)
+			if spares, err := filepath.Glob(filepath.Join(dir, "*", "*.spare")); len(spares) > 0 || err != nil {
+				t.Errorf("spares of the dead are left: %q, %v", spares, err)
+			}
 		})
 	}
 }
