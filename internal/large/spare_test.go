@@ -8,12 +8,14 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 
 	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/sysvtest"
 )
 
 // spares returns the names of the spares in the store.
@@ -352,6 +354,9 @@ func TestSparesMakeRoom(t *testing.T) {
 // TestShortenedWhileItIsMapped: a file that somebody shortens against the rules is an error, and
 // ends nobody.
 func TestShortenedWhileItIsMapped(t *testing.T) {
+	if runtime.GOARCH == "arm" && sysvtest.Emulated() {
+		t.Skip("qemu-arm does not tell the address of a SIGBUS, so that it looks like a nil pointer")
+	}
 	const size = 1 << 20
 	dir, msqid := newDir(t), newQueue(t)
 	from, to := open(t, dir, msqid), open(t, dir, msqid)
