@@ -22,6 +22,11 @@ import (
 // killed, the one message in Forward's hands is lost, or, if from has a journal, comes
 // again: then it may be in to already.
 //
+// With [WithPacking] on both handles, the values that came in one message are sent in as few
+// messages as to takes, and all of the above holds for each value: those that could not be
+// sent are handed back. Forward does not wait for more, nor puts together what came in
+// several messages. With the option on from alone each value is a message.
+//
 // Messages arrive in to in the order in which they were taken: that of the kernel,
 // for each type that nobody else receives. Others receive what Forward does not
 // get, and what they hand back to from Forward takes first. After the end of ctx, a
@@ -85,6 +90,10 @@ func (f *forwarding) run(s Selector) error {
 	var out send
 	out.init(f.to, new(wait.Spinner))
 	defer out.waiter.Release()
+	var p packer
+	if f.from.options.packing && f.to.options.packing {
+		in.more = forwardBatch - 1
+	}
 
 	if !f.from.holders.await(f.taking, f.from.closing, s) && !f.from.closed.Load() {
 		return f.failed(f.taking, f.from, "receive", &canceled{}, 0)
@@ -101,6 +110,12 @@ func (f *forwarding) run(s Selector) error {
 			return err
 		}
 		in.received(f.ctx, in.msg, 0, nil)
+		if in.packed() {
+			if err := f.sendBatch(&in, &out, &p); err != nil {
+				return err
+			}
+			continue
+		}
 		out.begin()
 		var err error
 		if out.msg, out.file, err = f.to.wire(in.msg); err == nil {
@@ -115,6 +130,45 @@ func (f *forwarding) run(s Selector) error {
 		out.sent(f.ctx, in.msg.typ(), nil)
 		_ = in.msg.ack() // at worst it is forwarded again
 	}
+}
+
+// forwardBatch is how many values of a pack are in Forward's hands at most. Each has a buffer
+// of its own; the rest of the pack waits in the slot.
+const forwardBatch = 1024
+
+// sendBatch sends the values that were taken together, of one type, in as few messages as may
+// be. What it cannot send it hands back.
+func (f *forwarding) sendBatch(in *receive, out *send, p *packer) error {
+	p.begin(in.msg.typ())
+	for i := in.next - 1; i < in.end; i++ {
+		m := in.msg
+		if i >= in.next {
+			m = in.ahead[i]
+		}
+		_ = p.add(func(dst []byte) ([]byte, error) { return append(dst, m.text()...), nil }) // it cannot fail
+	}
+	own := out.msg
+	defer func() { out.msg = own }() // it is the packer's meanwhile
+	for len(p.ends) > 0 {
+		out.begin()
+		n, err := out.runPack(f.running, p)
+		if err != nil {
+			err = f.failed(f.running, f.to, "send", err, out.size())
+			out.sent(f.ctx, p.typ, err)
+			in.handBack()
+			in.handBackAhead()
+			return err
+		}
+		out.sent(f.ctx, p.typ, nil)
+		p.drop(n)
+		for range n {
+			_ = in.msg.ack() // at worst it is forwarded again
+			if in.advance() {
+				in.received(f.ctx, in.msg, 0, nil)
+			}
+		}
+	}
+	return nil
 }
 
 // failed returns what Forward returns for the error of an operation on q, which ran

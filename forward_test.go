@@ -568,13 +568,24 @@ func TestForwardKeepsOrderAcrossCancels(t *testing.T) {
 // while others of them end and begin. Every message arrives once; with one Forward
 // at a time, in order.
 func TestForwardChain(t *testing.T) {
-	for _, width := range []int{1, 3} {
-		t.Run(fmt.Sprint(width), func(t *testing.T) {
-			queues := []*chanmq.Queue[[]byte]{newQueue(t), newQueue(t), newQueue(t)}
+	for _, test := range []struct {
+		width int
+		opts  []chanmq.Option
+	}{
+		{1, nil}, {3, nil},
+		{1, []chanmq.Option{chanmq.WithPacking()}}, {3, []chanmq.Option{chanmq.WithPacking()}},
+	} {
+		width, packing := test.width, test.opts != nil
+		t.Run(fmt.Sprintf("%d, packing: %v", width, packing), func(t *testing.T) {
+			queues := []*chanmq.Queue[[]byte]{newQueue(t, test.opts...), newQueue(t, test.opts...), newQueue(t, test.opts...)}
 			const total = 2000
 			ctx, cancel := context.WithCancel(ctxWithin(t))
 			defer cancel()
-			sendInBackground(t, queues[0], total, func(n int) int64 { return 1 + int64(n)%3 })
+			if packing {
+				background(t, func() { sendPacks(t, queues[0], total) })
+			} else {
+				sendInBackground(t, queues[0], total, func(n int) int64 { return 1 + int64(n)%3 })
+			}
 			for i := range len(queues) - 1 {
 				for range width {
 					background(t, func() {
@@ -597,12 +608,134 @@ func TestForwardChain(t *testing.T) {
 					t.Fatal(err)
 				}
 				n := numberOf(m.Value)
-				if seen[n] || m.Type != 1+int64(n)%3 || width == 1 && n != i {
+				if seen[n] || !packing && m.Type != 1+int64(n)%3 || width == 1 && n != i {
 					t.Fatalf("receive %d: message %d of type %d, seen before: %v", i, n, m.Type, seen[n])
 				}
 				seen[n] = true
 			}
 			cancel()
+		})
+	}
+}
+
+// sendPacks sends numbers in packs of different sizes, of one type after the other.
+func sendPacks(t testing.TB, q *chanmq.Queue[[]byte], total int) {
+	for n := 0; n < total; {
+		typ, size := 1+int64(n)%3, min(1+rand.N(300), total-n)
+		var values [][]byte
+		for i := range size {
+			values = append(values, number(n+i))
+		}
+		if sent, err := q.SendAll(t.Context(), typ, values); err != nil {
+			if t.Context().Err() == nil {
+				t.Errorf("sent %d of %d: %v", sent, size, err)
+			}
+			return
+		}
+		n += size
+	}
+}
+
+// TestForwardSendsPacks: what came in one message leaves in one, and is counted by value.
+func TestForwardSendsPacks(t *testing.T) {
+	for _, test := range []struct {
+		name     string
+		from, to []chanmq.Option
+		packs    bool
+	}{
+		{"both", []chanmq.Option{chanmq.WithPacking()}, []chanmq.Option{chanmq.WithPacking()}, true},
+		{"from", []chanmq.Option{chanmq.WithPacking()}, nil, false},
+		{"neither", nil, nil, true},
+		{"journal", []chanmq.Option{chanmq.WithPacking(), chanmq.WithJournal(journalDir(t))}, []chanmq.Option{chanmq.WithPacking()}, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			counted := chanmq.WithCounters()
+			from, to := newQueue(t, append(test.from, counted)...), newQueue(t, append(test.to, counted)...)
+			source := must(chanmq.Attach(from.ID(), chanmq.WithPacking()))
+			defer source.Close()
+			const total = 900
+			for n := 0; n < total; n += 100 {
+				var values [][]byte
+				for i := range 100 {
+					values = append(values, number(n+i))
+				}
+				if _, err := source.SendAll(ctxWithin(t), 1, values); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if n := countMessages(t, from); n != 9 {
+				t.Fatalf("%d messages were sent", n)
+			}
+			ctx, cancel := context.WithCancel(ctxWithin(t))
+			ended := forward(ctx, to, from, chanmq.Any())
+			untilTaken(t, from, 0)
+			want := 9
+			if !test.packs {
+				want = total
+			}
+			untilTaken(t, to, want)
+			cancel()
+			<-ended
+			if sent := to.Counters().Sent; len(test.from) > 0 && sent != total {
+				t.Errorf("%d values were counted as sent", sent)
+			}
+			if n := from.Counters().Unacknowledged; n != 0 {
+				t.Errorf("%d are not acknowledged", n)
+			}
+			sink := must(chanmq.Attach(to.ID(), chanmq.WithPacking()))
+			defer sink.Close()
+			wantNumbers(t, sink, chanmq.Any(), 0, total)
+			wantNone(t, sink)
+		})
+	}
+}
+
+// TestForwardHandsBackPacks: of a pack that does not fit, what was not sent is handed back, in
+// order.
+func TestForwardHandsBackPacks(t *testing.T) {
+	for _, journal := range []bool{false, true} {
+		t.Run(fmt.Sprint("journal: ", journal), func(t *testing.T) {
+			opts := []chanmq.Option{chanmq.WithPacking(), chanmq.WithCounters()}
+			to := newQueue(t, opts...)
+			if journal {
+				opts = append(opts, chanmq.WithJournal(journalDir(t)))
+			}
+			from := newQueue(t, opts...)
+			if err := to.Set(chanmq.Attr{MaxBytes: 200, Perm: 0o600}); err != nil {
+				t.Fatal(err)
+			}
+			const total = 2000 // more than are taken together
+			var values [][]byte
+			for n := range total {
+				values = append(values, number(n))
+			}
+			if _, err := from.SendAll(ctxWithin(t), 1, values); err != nil {
+				t.Fatal(err)
+			}
+			next := 0
+			for round := range 3 {
+				ctx, cancel := context.WithCancel(ctxWithin(t))
+				ended := forward(ctx, to, from, chanmq.Any())
+				for range 10 * round {
+					wantNumbers(t, to, chanmq.Any(), next, next+1)
+					next++
+				}
+				testkit.Eventually(t, "a full queue", func() bool {
+					stat, err := to.Stat()
+					return err == nil && stat.Bytes > 190
+				})
+				cancel()
+				wantError(t, "Forward", <-ended, context.Canceled)
+			}
+			// Those that were not sent are the last ones.
+			sent := int(to.Counters().Sent)
+			if sent <= next || sent >= total {
+				t.Fatalf("%d were sent, %d were received", sent, next)
+			}
+			wantNumbers(t, from, chanmq.Any(), sent, total)
+			wantNone(t, from)
+			wantNumbers(t, to, chanmq.Any(), next, sent)
+			wantNone(t, to)
 		})
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/codec"
+	"github.com/chanmq/chanmq/internal/envelope"
 )
 
 // openLarge returns a handle for a new queue whose larger texts are in a directory of the
@@ -89,6 +90,40 @@ func TestLargeSizes(t *testing.T) {
 			t.Errorf("%d bytes: got type %d, %d bytes, %v", test.size, m.Type, len(m.Value), err)
 		}
 		wantLargeFiles(t, dir, 0)
+	}
+}
+
+// TestLargeBrowsedBehindAnEnvelope: what Browse shows does not depend on the message before.
+func TestLargeBrowsedBehindAnEnvelope(t *testing.T) {
+	q, _ := openLarge(t, 100)
+	plain := envelope.Wrap(nil, []byte("\xFEcmq"))
+	texts := [][]byte{[]byte("\xFEcmq is no envelope"), []byte("behind it"), largeText(1000, 1), plain, largeText(1000, 2)}
+	for _, text := range texts {
+		if err := q.Send(ctxWithin(t), 1, text); err != nil {
+			t.Fatal(err)
+		}
+	}
+	damaged := []byte("\xFEcmq damaged")
+	if err := attach(t, q.ID()).Send(ctxWithin(t), 1, damaged); err != nil {
+		t.Fatal(err)
+	}
+	if err := q.Send(ctxWithin(t), 1, []byte("the last")); err != nil {
+		t.Fatal(err)
+	}
+	texts = append(texts, damaged, []byte("the last"))
+	n := 0
+	for m, err := range q.Browse() {
+		var undecoded *chanmq.DecodeError
+		if errors.As(err, &undecoded) && bytes.Equal(texts[n], damaged) {
+			m, err = undecoded.Message, nil
+		}
+		if err != nil || !bytes.Equal(m.Value, texts[n]) {
+			t.Errorf("message %d: %q, %v", n, m.Value, err)
+		}
+		n++
+	}
+	if n != len(texts) {
+		t.Errorf("%d messages", n)
 	}
 }
 

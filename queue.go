@@ -288,6 +288,7 @@ func (q *queue) peek(position int, m *raw) (ok bool, err error) {
 	if m.buf == nil {
 		_ = m.grow(nil, smallMessage)
 	}
+	m.off, m.values, m.damaged = 0, 0, false // it was another message
 	for {
 		m.n, err = q.kernel.Receive(q.msqid(), m.buf, position, sysv.Copy)
 		switch err {

@@ -85,7 +85,7 @@ func (w *worker) bare(d chanmq.Delivery[[]byte]) {
 	err = w.run.outbox.post(typ, parcel{text: text, bare: true, expiry: now + int64(s.o.replyTTL), request: d}, now)
 	switch {
 	case err == nil:
-	case errors.Is(err, chanmq.ErrTooLarge), errors.Is(err, chanmq.ErrInvalidType):
+	case isTooLarge(err), errors.Is(err, chanmq.ErrInvalidType):
 		s.o.report(&RequestError{Message: d.Message, Attempt: d.Attempt, Err: err})
 		_ = d.Ack()
 	default:

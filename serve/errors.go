@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"unicode/utf8"
 
 	"github.com/chanmq/chanmq"
@@ -58,7 +59,7 @@ const (
 	CodeUndecodable Code = 4 // ErrUndecodable
 	CodeAttempts    Code = 5 // ErrAttempts
 	CodeUnencodable Code = 6 // ErrUnencodable
-	CodeTooLarge    Code = 7 // chanmq.ErrTooLarge: the reply does not fit into a message
+	CodeTooLarge    Code = 7 // chanmq.ErrTooLarge: the reply does not fit into a message, nor, with chanmq.WithLarge, into the file system
 )
 
 var codeErrors = map[Code]error{
@@ -95,6 +96,12 @@ func (e *RemoteError) Error() string {
 func (e *RemoteError) Is(target error) bool {
 	known, ok := codeErrors[e.Code]
 	return ok && known == target
+}
+
+// isTooLarge reports whether a message cannot be sent because of its size, although others can:
+// it does not fit, or the file system of chanmq.WithLarge has no space for it.
+func isTooLarge(err error) bool {
+	return errors.Is(err, chanmq.ErrTooLarge) || errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
 }
 
 // maxErrorText bounds what a server sends of an error.

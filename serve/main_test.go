@@ -28,21 +28,29 @@ var roles = map[string]testkit.Role{}
 
 func TestMain(m *testing.M) { os.Exit(testkit.Main(m, roles)) }
 
-// packing has all handles of the tests, and of the processes that they start, pack what they
-// send: TestOverHandlesWithPacking.
-const packing = "CHANMQ_SERVE_PACKING"
+// Variables that give all handles of the tests, and of the processes that they start, an
+// option: TestOverHandlesWithPacking, and TestOverHandlesWithLarge, which says in which
+// directory.
+const (
+	packing = "CHANMQ_SERVE_PACKING"
+	large   = "CHANMQ_SERVE_LARGE"
+)
 
-func withPacking(opts []chanmq.Option) []chanmq.Option {
-	if os.Getenv(packing) == "" {
-		return opts
+func handleOptions(opts []chanmq.Option) []chanmq.Option {
+	opts = opts[:len(opts):len(opts)]
+	if os.Getenv(packing) != "" {
+		opts = append(opts, chanmq.WithPacking())
 	}
-	return append(opts[:len(opts):len(opts)], chanmq.WithPacking())
+	if dir := os.Getenv(large); dir != "" {
+		opts = append(opts, chanmq.WithLarge(dir, chanmq.WithLargeThreshold(50))) // no request or reply is that short
+	}
+	return opts
 }
 
 // newQueue creates a queue, which is closed and removed when the test ends.
 func newQueue(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
-	q, err := chanmq.Private(0o600, withPacking(opts)...)
+	q, err := chanmq.Private(0o600, handleOptions(opts)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +66,7 @@ func newQueue(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 // attach opens another handle, as another process would.
 func attach(t testing.TB, q *chanmq.Queue[[]byte], opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
-	other, err := chanmq.Attach(q.ID(), withPacking(opts)...)
+	other, err := chanmq.Attach(q.ID(), handleOptions(opts)...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +85,7 @@ func attachArgs(args []string, opts ...chanmq.Option) (queues []*chanmq.Queue[[]
 		if err != nil {
 			return nil, err
 		}
-		q, err := chanmq.Attach(id, withPacking(opts)...)
+		q, err := chanmq.Attach(id, handleOptions(opts)...)
 		if err != nil {
 			return nil, err
 		}

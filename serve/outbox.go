@@ -230,6 +230,8 @@ func (o *outbox) run() error {
 		}
 		sent, err := o.send(c.typ, p, pause)
 		switch {
+		case isTooLarge(err):
+			o.tooLarge(c, p, err)
 		case err != nil:
 			o.putBack(c, p)
 			o.abandon()
@@ -307,6 +309,24 @@ func (o *outbox) send(typ int64, p *parcel, pause time.Duration) (sent bool, err
 		return false, nil
 	}
 	return err == nil, err
+}
+
+// tooLarge puts an error in the place of a reply that cannot be sent, as worker.post does.
+func (o *outbox) tooLarge(c *addressee, p *parcel, err error) {
+	o.server.o.report(&RequestError{
+		Message: chanmq.Message[[]byte]{Type: c.typ, Value: p.text},
+		Err:     fmt.Errorf("a reply cannot be sent: %w", err),
+	})
+	if h, ok := replyHeader(chanmq.Message[[]byte]{Type: c.typ, Value: p.text}); ok && len(p.text) > 2*maxErrorText {
+		remote := asRemote(&failure{CodeTooLarge, err})
+		h.Kind, h.Code = envelope.Error, uint32(remote.Code)
+		p.text = append(envelope.Append(nil, &h), remote.Text...)
+		o.putBack(c, p)
+		return
+	}
+	o.size.Add(-1)
+	o.server.count.dropped.Add(1)
+	_ = p.request.Ack() // it was handled
 }
 
 // idle waits until there is something to do, and reports whether there never will be.
@@ -490,10 +510,6 @@ func (o *outbox) keep(m chanmq.Message[[]byte]) {
 // clients. It reports whether it has taken any.
 func (o *outbox) takeBack() bool {
 	replies := o.server.replies
-	stat, err := replies.Stat()
-	if err != nil {
-		return false
-	}
 	type client struct {
 		typ   int64
 		bytes int
@@ -521,9 +537,13 @@ func (o *outbox) takeBack() bool {
 			break
 		}
 	}
-	inUse, now := stat.Bytes, time.Now().UnixNano()
+	now := time.Now().UnixNano()
 	back := make(map[int64][]*parcel)
-	for inUse > stat.MaxBytes/2 && len(clients) > 0 {
+	for len(clients) > 0 {
+		// How much of the queue a reply takes is not known: its text may be in a file.
+		if stat, err := replies.Stat(); err != nil || stat.Bytes <= stat.MaxBytes/2 {
+			break
+		}
 		most := slices.MaxFunc(clients, func(a, b *client) int { return cmp.Compare(a.bytes, b.bytes) })
 		for {
 			m, ok, err := replies.TryReceive(chanmq.OfType(most.typ))
@@ -531,7 +551,6 @@ func (o *outbox) takeBack() bool {
 				most.bytes = 0
 				break
 			}
-			inUse -= len(m.Value)
 			most.bytes -= len(m.Value)
 			p := &parcel{text: m.Value, bare: most.bare}
 			if h, ok := replyHeader(m); ok {

@@ -53,6 +53,14 @@
 // the kernel. The handles of replies need no journal: a reply that a client was killed with
 // is of no use to the next one, which would drop it.
 //
+// # Requests and replies of any size
+//
+// Handles with chanmq.WithLarge, of clients and servers alike, carry requests and replies
+// that are larger than a message. Replies that nobody takes are found and taken out as all
+// others, with their files. To find them servers read what is in the queue, texts in files
+// too, so a queue for replies of many megabytes should have clients that take them. A reply that
+// the file system has no space for is answered with [CodeTooLarge].
+//
 // # With programs in other languages
 //
 // The messages of Client and Handle begin with a header; docs/envelope.md has its layout.

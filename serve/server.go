@@ -389,10 +389,10 @@ func (w *worker) post(d chanmq.Delivery[[]byte], request *envelope.Header, text 
 	err := w.run.outbox.post(request.ReplyType, p, now)
 	switch {
 	case err == nil:
-	case errors.Is(err, chanmq.ErrTooLarge) && len(text) > 2*maxErrorText:
+	case isTooLarge(err) && len(text) > 2*maxErrorText:
 		w.report(d, &failure{CodeTooLarge, err})
 		w.refuse(d, request, now, &failure{CodeTooLarge, err})
-	case errors.Is(err, chanmq.ErrTooLarge), errors.Is(err, chanmq.ErrInvalidType):
+	case isTooLarge(err), errors.Is(err, chanmq.ErrInvalidType):
 		w.report(d, &failure{CodeTooLarge, err}) // not even an error fits
 		_ = d.Ack()
 	default:

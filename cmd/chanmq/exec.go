@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"slices"
 	"strconv"
 	"sync"
 	"sync/atomic"
@@ -50,7 +51,7 @@ must not mind one that comes again.
 An interrupt (Ctrl-C, SIGTERM) lets the commands that run finish; a second one terminates
 them. What was not acknowledged goes back to the tail of the queue, and its attempts count
 anew.
-`,
+` + longPacks + longRest,
 		Example: `  chanmq exec 0x2a01 --jobs 4 -- ./thumbnail
   chanmq exec 0x2a01 --max-attempts 5 --dead 0x2a02 -- sh -c 'curl --fail -d @- "$URL"'
   chanmq exec 0x2a01 --idle 1s -- cat           # what is there, then end`,
@@ -75,6 +76,7 @@ anew.
 	wait := addWaitFlag(cmd)
 	journal := addJournalFlag(cmd, "auto")
 	large := addLargeFlag(cmd)
+	packing := addPackingFlag(cmd, receivesPacks)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		command, err := name.take(args)
 		switch {
@@ -95,7 +97,7 @@ anew.
 		if err != nil {
 			return err
 		}
-		deadQueue, err := openOther(dead, *deadKey, "dead")
+		deadQueue, err := openOther(dead, *deadKey, "dead", large.options()...)
 		if err != nil {
 			return err
 		}
@@ -112,14 +114,14 @@ anew.
 		if err != nil {
 			return err
 		}
-		q, _, err := a.openWith(name, journal, append(opts, large.options()...)...)
+		q, _, err := a.openWith(name, journal, slices.Concat(opts, large.options(), packing.options())...)
 		if err != nil {
 			return err
 		}
 		if deadQueue != nil && deadQueue.ID() == q.ID() {
 			return errors.Join(usage("--dead is the queue itself; messages that fail would go round for ever"), q.Close())
 		}
-		r := &runner{app: a, q: q, dead: deadQueue, o: &o, command: command}
+		r := &runner{app: a, q: q, dead: deadQueue, o: &o, command: command, packs: packing.notice(a)}
 		err = r.run(selector)
 		if closeErr := a.closeQueue(q); err == nil || isExit(closeErr) {
 			err = closeErr
@@ -136,6 +138,9 @@ type runner struct {
 	o       *execOptions
 	command []string
 
+	looking sync.Mutex
+	packs   *packNotice // guarded by looking
+
 	ctx  context.Context // ends when no more commands are to be started
 	stop context.CancelCauseFunc
 
@@ -150,7 +155,7 @@ var errIdle = errors.New("no message came")
 func (r *runner) run(s chanmq.Selector) error {
 	r.ctx, r.stop = context.WithCancelCause(r.app.ctx)
 	defer r.stop(nil)
-	opts := []chanmq.ConsumerOption{chanmq.WithInFlight(r.o.jobs), chanmq.WithBuffer(0)}
+	opts := []chanmq.ConsumerOption{chanmq.WithInFlight(r.o.jobs), chanmq.WithBuffer(0), chanmq.WithDecodeError(r.undecoded)}
 	if r.dead != nil {
 		opts = append(opts, chanmq.WithMaxAttempts(r.o.maxAttempts, r.giveUp))
 	}
@@ -177,6 +182,15 @@ func (r *runner) run(s chanmq.Selector) error {
 		return cause
 	}
 	return err
+}
+
+// undecoded writes a message that --packing or --large cannot make out: it was taken, and is
+// nowhere else.
+func (r *runner) undecoded(err *chanmq.DecodeError) {
+	r.progressf("a message was taken that no command can get: %v", err)
+	if line, lineErr := format.NewLine(err.Message.Type, err.Message.Value).Append(nil); lineErr == nil {
+		_, _ = r.err.Write(line) // there is nowhere else to say it
+	}
 }
 
 func (r *runner) note() { r.last.Store(time.Now().UnixNano()) }
@@ -231,6 +245,9 @@ func (r *runner) work(c *chanmq.Consumer[[]byte]) {
 				return
 			}
 			r.busy.Add(1)
+			r.looking.Lock()
+			r.packs.look(d.Message)
+			r.looking.Unlock()
 			r.handle(d)
 			r.note()
 			r.busy.Add(-1)

@@ -63,8 +63,8 @@ still to come again.
 
 With --orphans it saves what dead processes had taken and no living one will get, because
 their queue was removed, or the machine was restarted: see chanmq doctor. --dir is the
-directory of their journals.
-`,
+directory of their journals. What was taken of a pack is saved as values in any case.
+` + longPacks,
 		Example: `  chanmq export 0x2a01 -o orders.jsonl
   chanmq export 0x2a01 --keep | wc -l
   chanmq export --orphans -o saved.jsonl`,
@@ -82,6 +82,7 @@ directory of their journals.
 	f.StringVar(&o.dir, "dir", "", "the `DIRECTORY` of the journals for --orphans, if not the user's")
 	journal := addJournalFlag(cmd, "auto")
 	large := addLargeFlag(cmd)
+	packing := addPackingFlag(cmd, receivesPacks)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if o.force && o.append {
 			return usage("--force and --append exclude each other")
@@ -107,18 +108,24 @@ directory of their journals.
 			return err
 		}
 		if o.keep {
-			q, err := name.open(large.options()...)
+			q, err := name.open(append(large.options(), packing.options()...)...)
 			if err != nil {
 				return err
 			}
 			defer q.Close() // it holds nothing
-			return a.exportTo(&o, func(w *exportFile) error { return a.exportCopy(w, q, selected) })
+			return a.exportTo(&o, func(w *exportFile) error {
+				w.packs = packing.notice(a)
+				return a.exportCopy(w, q, selected)
+			})
 		}
-		q, _, err := a.openWith(name, journal, large.options()...)
+		q, _, err := a.openWith(name, journal, append(large.options(), packing.options()...)...)
 		if err != nil {
 			return err
 		}
-		err = a.exportTo(&o, func(w *exportFile) error { return a.export(w, q, selector) })
+		err = a.exportTo(&o, func(w *exportFile) error {
+			w.packs = packing.notice(a)
+			return a.export(w, q, selector)
+		})
 		if closeErr := a.closeQueue(q); err == nil || isExit(closeErr) {
 			err = closeErr
 		}
@@ -135,6 +142,7 @@ type exportFile struct {
 	buf     []byte
 	lines   int // in buf
 	total   int // synced
+	packs   *packNotice
 }
 
 // exportTo opens the file, calls f, and says how many messages were written.
@@ -199,6 +207,7 @@ func (w *exportFile) end(size int64) (int64, error) {
 }
 
 func (w *exportFile) add(m message) error {
+	w.packs.look(m)
 	var err error
 	if w.buf, err = format.NewLine(m.Type, m.Value).Append(w.buf); err != nil {
 		return err
@@ -287,6 +296,11 @@ func (a *app) export(w *exportFile, q *chanmq.Queue[[]byte], s chanmq.Selector) 
 // exportCopy writes the messages without taking them.
 func (a *app) exportCopy(w *exportFile, q *chanmq.Queue[[]byte], s *selectorFlags) error {
 	for m, err := range q.Browse() {
+		var undecoded *chanmq.DecodeError
+		if errors.As(err, &undecoded) {
+			a.warnUndecoded(undecoded)
+			m, err = undecoded.Message, nil
+		}
 		if err != nil {
 			return errors.Join(err, w.flush())
 		}
@@ -350,13 +364,14 @@ Without a file, or with -, they are read from standard input.
 A file is read through before the first message is sent, so that one with a mistake sends
 nothing. It waits while the queue is full. If it ends early, it says how many were sent;
 --skip goes on from there.
-`,
+` + longSendsPacks,
 		Example:           "  chanmq import 0x2a01 orders.jsonl\n  chanmq import 0x2a01 orders.jsonl --skip 120",
 		Args:              cobra.MaximumNArgs(2),
 		ValidArgsFunction: completeKeys,
 	}
 	name := nameFlags(cmd, "", "the queue")
 	large := addLargeFlag(cmd)
+	packing := addPackingFlag(cmd, sendsPacks)
 	cmd.Flags().IntVar(&skip, "skip", 0, "leave out the first `N` messages")
 	addTimeoutFlag(cmd, &o.timeout, "wait at most this long for room in the queue, for each message; 0 does not wait")
 	structs := addStructFlags(cmd)
@@ -385,7 +400,8 @@ nothing. It waits while the queue is full. If it ends early, it says how many we
 			}
 			defer in.Close() // it was only read
 		}
-		q, err := name.open(large.options()...)
+		o.packing = packing.on
+		q, err := name.open(append(large.options(), packing.options()...)...)
 		if err != nil {
 			return err
 		}
@@ -426,7 +442,7 @@ func (a *app) importFrom(q *chanmq.Queue[[]byte], in *os.File, o *sendOptions, s
 	}
 	bar := a.bar(info.Size()-begin, "importing", true)
 	defer bar.Exit()
-	sent := 0
+	out := a.outgoing(q, o)
 	err = eachLine(in, func(n int, line []byte) error {
 		_ = bar.Add(len(line) + 1) // it is only a bar
 		if n <= skip {
@@ -436,13 +452,13 @@ func (a *app) importFrom(q *chanmq.Queue[[]byte], in *os.File, o *sendOptions, s
 		if err != nil {
 			return exitWith(exitFailed, "line %d: %v", n, err)
 		}
-		if err := a.sendOne(q, m, o.timeout); err != nil {
-			return err
-		}
-		sent++
-		return nil
+		return out.add(m)
 	})
+	if flushErr := out.flush(); err == nil {
+		err = flushErr
+	}
 	_ = bar.Finish()
+	sent := out.sent
 	if err != nil {
 		hint := fmt.Sprintf("; the first %s sent: go on with --skip %d", plural(skip+sent, "message is", "messages are"), skip+sent)
 		var exit *exitError

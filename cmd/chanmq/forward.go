@@ -28,6 +28,9 @@ the other queue is full.
 A message that cannot be sent, and the one at hand when it is interrupted, goes back to the
 tail of its queue. With a journal (on where it works, see --journal) nothing is lost when
 chanmq is killed; the message at hand may then be in both queues.
+
+Packs, which are several values in one message (see recv --packing), are moved as they are.
+Texts in files need --large: a message that refers to one is of no use in another queue.
 `,
 		Example: `  chanmq forward 0x2a01 0x2a02
   chanmq forward 0x2a01 0x2a02 --type 3 --timeout 0   # what is there
@@ -48,6 +51,7 @@ chanmq is killed; the message at hand may then be in both queues.
 	addTimeoutFlag(cmd, &o.timeout, "end when for this long no message comes; 0 moves what is there")
 	wait := addWaitFlag(cmd)
 	journal := addJournalFlag(cmd, "auto")
+	large := addLargeFlag(cmd)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		rest, err := from.take(args)
 		if err != nil {
@@ -69,12 +73,12 @@ chanmq is killed; the message at hand may then be in both queues.
 		if err != nil {
 			return err
 		}
-		target, err := to.open()
+		target, err := to.open(large.options()...)
 		if err != nil {
 			return err
 		}
 		defer target.Close() // it holds nothing
-		extra, err := openOther(copies, *copyKey, "copy")
+		extra, err := openOther(copies, *copyKey, "copy", large.options()...)
 		if err != nil {
 			return err
 		}
@@ -85,7 +89,7 @@ chanmq is killed; the message at hand may then be in both queues.
 		if err != nil {
 			return err
 		}
-		source, _, err := a.openWith(from, journal, opts...)
+		source, _, err := a.openWith(from, journal, append(opts, large.options()...)...)
 		if err != nil {
 			return err
 		}

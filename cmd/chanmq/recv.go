@@ -66,6 +66,10 @@ func (a *app) take(ctx context.Context, q *chanmq.Queue[[]byte], s chanmq.Select
 	}
 	defer cancel()
 	d, err := q.Take(limited, s)
+	var undecoded *chanmq.DecodeError
+	if errors.As(err, &undecoded) {
+		return a.undecoded(q, undecoded), nil
+	}
 	if err != nil {
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
 			err = errNothing
@@ -75,11 +79,27 @@ func (a *app) take(ctx context.Context, q *chanmq.Queue[[]byte], s chanmq.Select
 	return taken{d.Message, d.Ack, d.Nack}, nil
 }
 
+// undecoded returns a message as it is that --packing or --large cannot make out: it was taken.
+func (a *app) undecoded(q *chanmq.Queue[[]byte], err *chanmq.DecodeError) taken {
+	a.warnUndecoded(err)
+	back := func() error {
+		ctx, cancel := context.WithTimeout(a.hurry, putBackTime)
+		defer cancel()
+		return q.Send(ctx, err.Message.Type, err.Message.Value)
+	}
+	return taken{err.Message, func() error { return nil }, back}
+}
+
+func (a *app) warnUndecoded(err *chanmq.DecodeError) {
+	a.progressf("a message of type %d is shown as it is: %v", err.Message.Type, err.Err)
+}
+
 type recvOptions struct {
 	count   int
 	follow  bool
 	timeout time.Duration
 	copyTo  *chanmq.Queue[[]byte]
+	packs   *packNotice
 }
 
 func (a *app) recvCommand() *cobra.Command {
@@ -97,7 +117,7 @@ to the queue, to its tail: also when the reader of a pipe is gone. An interrupt 
 lets the message at hand be written; a second one puts it back. What a reader leaves in a
 pipe is lost all the same, and without --journal so is the message at hand when chanmq is
 killed (kill -9).
-` + longPrint + longStruct,
+` + longPacks + longRest + longPrint + longStruct,
 		Example: `  chanmq recv 0x2a01
   chanmq recv 0x2a01 --follow --up-to 5 --json | jq .text
   chanmq recv 0x2a01 --struct 'i32 id; f64 price; char[16] name'
@@ -116,6 +136,7 @@ killed (kill -9).
 	printing := addPrintFlags(cmd)
 	journal := addJournalFlag(cmd, "off")
 	large := addLargeFlag(cmd)
+	packing := addPackingFlag(cmd, receivesPacks)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if o.count < 1 {
 			return usage("--count %d: give 1 or more", o.count)
@@ -138,13 +159,14 @@ killed (kill -9).
 		if err != nil {
 			return err
 		}
-		if o.copyTo, err = openOther(copies, *copyKey, "copy"); err != nil {
+		if o.copyTo, err = openOther(copies, *copyKey, "copy", large.options()...); err != nil {
 			return err
 		}
 		if o.copyTo != nil {
 			defer o.copyTo.Close() // it holds nothing
 		}
-		q, _, err := a.openWith(name, journal, large.options()...)
+		o.packs = packing.notice(a)
+		q, _, err := a.openWith(name, journal, append(large.options(), packing.options()...)...)
 		if err != nil {
 			return err
 		}
@@ -172,7 +194,7 @@ func isExit(err error) bool {
 
 // openOther opens a second queue that flags name: by key, or as nameFlags does. It returns
 // nil if they name none.
-func openOther(name *queueName, key, flag string) (*chanmq.Queue[[]byte], error) {
+func openOther(name *queueName, key, flag string, opts ...chanmq.Option) (*chanmq.Queue[[]byte], error) {
 	var args []string
 	if key != "" {
 		if name.byFlags() {
@@ -185,7 +207,7 @@ func openOther(name *queueName, key, flag string) (*chanmq.Queue[[]byte], error)
 	if _, err := name.take(args); err != nil {
 		return nil, err
 	}
-	return name.open()
+	return name.open(opts...)
 }
 
 func (a *app) recv(q *chanmq.Queue[[]byte], s chanmq.Selector, o *recvOptions, pr *printer) error {
@@ -220,6 +242,7 @@ func (a *app) recv(q *chanmq.Queue[[]byte], s chanmq.Selector, o *recvOptions, p
 		case err != nil:
 			return err
 		}
+		o.packs.look(m.message)
 		if buf, err = pr.append(buf[:0], m.message); err == nil && o.copyTo != nil {
 			err = a.sendCopy(o.copyTo, m.message)
 		}
@@ -273,7 +296,7 @@ func (a *app) peekCommand() *cobra.Command {
 		Long: `Show the messages in a queue, the oldest first, without taking them; with --up-to in the
 order in which recv would take them. It is no snapshot: what others take meanwhile shifts
 the rest. The kernel needs CONFIG_CHECKPOINT_RESTORE, as those of distributions have it.
-` + longPrint + longStruct,
+` + longPacks + longPrint + longStruct,
 		Example:           "  chanmq peek 0x2a01 --hex --count 1\n  chanmq peek 0x2a01 --json",
 		Args:              cobra.MaximumNArgs(1),
 		ValidArgsFunction: completeKeys,
@@ -283,6 +306,7 @@ the rest. The kernel needs CONFIG_CHECKPOINT_RESTORE, as those of distributions 
 	cmd.Flags().IntVarP(&count, "count", "n", 0, "show at most `N` messages")
 	printing := addPrintFlags(cmd)
 	large := addLargeFlag(cmd)
+	packing := addPackingFlag(cmd, receivesPacks)
 	cmd.RunE = func(_ *cobra.Command, args []string) error {
 		rest, err := name.take(args)
 		if err != nil {
@@ -301,13 +325,19 @@ the rest. The kernel needs CONFIG_CHECKPOINT_RESTORE, as those of distributions 
 		if err != nil {
 			return err
 		}
-		q, err := name.open(large.options()...)
+		q, err := name.open(append(large.options(), packing.options()...)...)
 		if err != nil {
 			return err
 		}
 		defer q.Close() // it holds nothing
+		packs := packing.notice(a)
 		var found []message
 		for m, err := range q.Browse() {
+			var undecoded *chanmq.DecodeError
+			if errors.As(err, &undecoded) {
+				a.warnUndecoded(undecoded)
+				m, err = undecoded.Message, nil
+			}
 			if err != nil {
 				return err
 			}
@@ -317,6 +347,7 @@ the rest. The kernel needs CONFIG_CHECKPOINT_RESTORE, as those of distributions 
 			if !selected.matches(m.Type) {
 				continue
 			}
+			packs.look(m)
 			if found = append(found, m); len(found) == count && selected.upTo == 0 {
 				break
 			}

@@ -25,6 +25,7 @@ type sendOptions struct {
 	timeout                time.Duration
 	encode                 func(json.RawMessage) ([]byte, error)
 	skip                   int // messages of the input that are left out
+	packing                bool
 }
 
 func (a *app) sendCommand() *cobra.Command {
@@ -39,7 +40,7 @@ with --struct their structs; a line without "type" has that of --type.
 
 It waits while the queue is full, as long as it takes or for --timeout. If it ends early,
 it says how many messages were sent.
-`,
+` + longSendsPacks,
 		Example: `  chanmq send 0x2a01 hello
   printf 'one\ntwo\n' | chanmq send 0x2a01 --type 3
   chanmq send 0x2a01 --hex 'de ad be ef'
@@ -57,6 +58,7 @@ it says how many messages were sent.
 	addTimeoutFlag(cmd, &o.timeout, "wait at most this long for room in the queue; 0 does not wait")
 	structs := addStructFlags(cmd)
 	large := addLargeFlag(cmd)
+	packing := addPackingFlag(cmd, sendsPacks)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		rest, err := name.take(args)
 		if err != nil {
@@ -80,7 +82,8 @@ it says how many messages were sent.
 			}
 			o.encode = layout.Encode
 		}
-		q, err := name.open(large.options()...)
+		o.packing = packing.on
+		q, err := name.open(append(large.options(), packing.options()...)...)
 		if err != nil {
 			return err
 		}
@@ -123,12 +126,82 @@ func (a *app) sendArgs(q *chanmq.Queue[[]byte], o *sendOptions, args []string) e
 		}
 		messages[i] = m
 	}
-	for i, m := range messages {
-		if err := a.sendOne(q, m, o.timeout); err != nil {
-			return sentBefore(err, i)
+	out := a.outgoing(q, o)
+	for _, m := range messages {
+		if err := out.add(m); err != nil {
+			return sentBefore(err, out.sent)
+		}
+	}
+	if err := out.flush(); err != nil {
+		return sentBefore(err, out.sent)
+	}
+	return nil
+}
+
+// outgoing sends messages; with --packing those of one type that follow each other at once.
+type outgoing struct {
+	a      *app
+	q      *chanmq.Queue[[]byte]
+	o      *sendOptions
+	typ    int64
+	values [][]byte // that wait
+	size   int      // their bytes
+	sent   int
+}
+
+// What waits at most.
+const (
+	outgoingMost  = 1000
+	outgoingBytes = 1 << 16
+)
+
+func (a *app) outgoing(q *chanmq.Queue[[]byte], o *sendOptions) *outgoing {
+	return &outgoing{a: a, q: q, o: o}
+}
+
+// add sends a message, or, with --packing, keeps it until flush or another call of add sends
+// it.
+func (g *outgoing) add(m message) error {
+	if !g.o.packing || g.o.timeout == 0 { // no call sends several and does not wait
+		err := g.a.sendOne(g.q, m, g.o.timeout)
+		if err == nil {
+			g.sent++
+		}
+		return err
+	}
+	if len(g.values) == outgoingMost || g.size >= outgoingBytes || m.Type != g.typ {
+		if err := g.flush(); err != nil {
+			return err
+		}
+	}
+	g.typ, g.values, g.size = m.Type, append(g.values, m.Value), g.size+len(m.Value)
+	return nil
+}
+
+// flush sends what waits. What could not be sent is forgotten.
+func (g *outgoing) flush() error {
+	values := g.values
+	g.values, g.size = nil, 0
+	for len(values) > 0 {
+		n, err := g.sendSome(values)
+		g.sent += n
+		values = values[n:]
+		if err != nil && (n == 0 || !errors.Is(err, context.DeadlineExceeded)) {
+			return g.a.sendError(err)
 		}
 	}
 	return nil
+}
+
+// sendSome sends values, until there has been no room for the first that is left for the
+// timeout, or, where others were sent, for less than that.
+func (g *outgoing) sendSome(values [][]byte) (int, error) {
+	ctx, cancel := g.a.ctx, context.CancelFunc(func() {})
+	if g.o.timeout != forever {
+		ctx, cancel = context.WithTimeout(ctx, g.o.timeout)
+	}
+	defer cancel()
+	return g.q.SendAll(ctx, g.typ, values)
 }
 
 // sendOne sends a message, and waits for room at most for the timeout.
@@ -146,7 +219,11 @@ func (a *app) sendOne(q *chanmq.Queue[[]byte], m message, timeout time.Duration)
 		ctx, cancel = context.WithTimeout(a.ctx, timeout)
 	}
 	defer cancel()
-	err := q.Send(ctx, m.Type, m.Value)
+	return a.sendError(q.Send(ctx, m.Type, m.Value))
+}
+
+// sendError returns what is said of the error of a send.
+func (a *app) sendError(err error) error {
 	switch {
 	case err == nil:
 		return nil
@@ -176,24 +253,30 @@ func sentBefore(err error, n int) error {
 // sendInput sends what r has, in messages, and returns how many it has sent.
 func (a *app) sendInput(q *chanmq.Queue[[]byte], o *sendOptions, r io.Reader) (sent int, err error) {
 	type read struct {
-		text []byte
-		err  error
+		texts [][]byte
+		err   error
 	}
 	texts := make(chan read)
 	ended := make(chan struct{})
 	defer close(ended)
 	// A read from a terminal or a pipe has no end that a context could make, so a
-	// goroutine reads. It is ahead by one message that was not asked for.
+	// goroutine reads. It is ahead by one message that was not asked for, or, with --packing,
+	// by those that came with it.
 	go func() {
 		defer close(texts)
-		next := splitter(o, r)
+		next, more := splitter(o, r)
 		for {
 			text, err := next()
 			if err == io.EOF {
 				return
 			}
+			all := [][]byte{text}
+			for o.packing && err == nil && len(all) < outgoingMost && more() {
+				text, _ = next() // it is there
+				all = append(all, text)
+			}
 			select {
-			case texts <- read{text, err}:
+			case texts <- read{all, err}:
 			case <-ended:
 				return
 			}
@@ -202,34 +285,52 @@ func (a *app) sendInput(q *chanmq.Queue[[]byte], o *sendOptions, r io.Reader) (s
 			}
 		}
 	}()
-	for n := 1; ; n++ {
+	out, n := a.outgoing(q, o), 0
+	take := func(text []byte, err error) error {
+		n++
+		if err == nil && (n <= o.skip || o.json && len(bytes.TrimSpace(text)) == 0) {
+			return nil
+		}
+		m, err := message{}, err
+		if err == nil {
+			m, err = o.parse(text)
+		}
+		if err != nil {
+			err = exitWith(exitFailed, "message %d of standard input: %v", n, err)
+			if flushErr := out.flush(); flushErr != nil {
+				err = flushErr // of an earlier one
+			}
+			return err
+		}
+		return out.add(m)
+	}
+	for {
 		select {
 		case in, ok := <-texts:
 			if !ok {
-				return sent, nil
+				return out.sent, nil
 			}
-			if in.err == nil && (n <= o.skip || o.json && len(bytes.TrimSpace(in.text)) == 0) {
-				continue
+			var err error
+			for _, text := range in.texts {
+				if err = take(text, in.err); err != nil {
+					break
+				}
 			}
-			m, err := message{}, in.err
 			if err == nil {
-				m, err = o.parse(in.text)
+				err = out.flush()
 			}
 			if err != nil {
-				return sent, sentBefore(exitWith(exitFailed, "message %d of standard input: %v", n, err), sent)
+				return out.sent, sentBefore(err, out.sent)
 			}
-			if err := a.sendOne(q, m, o.timeout); err != nil {
-				return sent, sentBefore(err, sent)
-			}
-			sent++
 		case <-a.ctx.Done():
-			return sent, a.interrupted("interrupted after %s sent", plural(sent, "message was", "messages were"))
+			return out.sent, a.interrupted("interrupted after %s sent", plural(out.sent, "message was", "messages were"))
 		}
 	}
 }
 
-// splitter returns a function that returns one message's text after the other, then io.EOF.
-func splitter(o *sendOptions, r io.Reader) func() ([]byte, error) {
+// splitter returns a function that returns one message's text after the other, then io.EOF,
+// and one that reports whether there is another that was read already.
+func splitter(o *sendOptions, r io.Reader) (next func() ([]byte, error), more func() bool) {
 	if o.whole {
 		read := false
 		return func() ([]byte, error) {
@@ -238,14 +339,14 @@ func splitter(o *sendOptions, r io.Reader) func() ([]byte, error) {
 			}
 			read = true
 			return io.ReadAll(r)
-		}
+		}, func() bool { return false }
 	}
 	end := byte('\n')
 	if o.null {
 		end = 0
 	}
 	in := bufio.NewReaderSize(r, 1<<16)
-	return func() ([]byte, error) {
+	next = func() ([]byte, error) {
 		text, err := in.ReadBytes(end)
 		if n := len(text); n > 0 && text[n-1] == end {
 			return text[:n-1], nil
@@ -255,4 +356,9 @@ func splitter(o *sendOptions, r io.Reader) func() ([]byte, error) {
 		}
 		return text, err
 	}
+	more = func() bool {
+		buffered, _ := in.Peek(in.Buffered()) // it does not read
+		return bytes.IndexByte(buffered, end) >= 0
+	}
+	return next, more
 }

@@ -214,6 +214,10 @@ func (b *kernelBrowser) read(n, size int) (messages []message, end bool, err err
 			return messages, true, err
 		}
 		size -= len(m.Value)
+		if values := unpacked(m); values != nil {
+			messages = append(messages, values...)
+			continue
+		}
 		messages = append(messages, m)
 	}
 	return messages, false, nil

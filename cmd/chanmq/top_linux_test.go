@@ -14,6 +14,8 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	"golang.org/x/sys/unix"
+
+	"github.com/chanmq/chanmq"
 )
 
 // tmux runs a command of the terminal of a script.
@@ -140,5 +142,48 @@ func TestNoQueries(t *testing.T) {
 	}
 	if !strings.Contains(string(out), "System V message queues") || strings.Contains(string(out), "\x1b") {
 		t.Errorf("%.200q", out)
+	}
+}
+
+// TestTopShowsValues: the values of packs are messages, and what only begins like a pack is one.
+func TestTopShowsValues(t *testing.T) {
+	const variable = "CHANMQ_TEST_TOP_VALUES"
+	if os.Getenv(variable) == "" {
+		inNamespace(t.Name(), variable+"=1").report(t) // which removes the queue, whatever happens
+		return
+	}
+	q, err := chanmq.Private(0o600, chanmq.WithPacking())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer q.Close()
+	if n, err := q.SendAll(t.Context(), 3, [][]byte{[]byte("one"), nil, []byte("three")}); n != 3 || err != nil {
+		t.Fatal(n, err)
+	}
+	plain, err := chanmq.Attach(q.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	damaged := "\xFEcmq\x01\x06\x0e\x00\x02\x00\x05\x00\x00\x00\x03\x00one"
+	for _, text := range []string{"alone", damaged} {
+		if err := plain.Send(t.Context(), 1, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b, err := (kernelSource{t.Context()}).browse(q.ID())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.close()
+	messages, _, err := b.read(100, 1<<20)
+	if err != nil {
+		t.Skip(err)
+	}
+	got := fmt.Sprintf("%q", messages)
+	want := fmt.Sprintf("%q", []message{{Type: 3, Value: []byte("one")}, {Type: 3}, {Type: 3, Value: []byte("three")},
+		{Type: 1, Value: []byte("alone")}, {Type: 1, Value: []byte(damaged)}})
+	if got != want {
+		t.Errorf("shown are\n%s, want\n%s", got, want)
 	}
 }
