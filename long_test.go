@@ -20,6 +20,10 @@ import (
 // call, and the histories. The long form of all of them:
 //
 //	go test -race -run 'Stress|Fault|Every|History' -stress 200000 -timeout 6h
+//
+// Texts of up to 1 GiB take some 6 GiB of memory, half of it in /dev/shm:
+//
+//	go test -run LargeOfEverySize -largest 1073741824
 
 var stressCount = flag.Int("stress", 3000, "messages that each sender of TestStress sends")
 
