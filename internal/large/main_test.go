@@ -170,19 +170,25 @@ func put(t testing.TB, s *Store, msqid int, text []byte) envelope.Ref {
 	return p.Ref
 }
 
-// files returns the names in the store, but for leases and spares.
-func files(t testing.TB, s *Store) (names []string) {
+// names returns the names in the store that are asked for.
+func names(t testing.TB, s *Store, wanted func(name string) bool) (names []string) {
 	t.Helper()
 	all, err := sysv.Names(s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, name := range all {
-		if !strings.HasSuffix(name, leaseSuffix) && !isSpare(name) {
+		if wanted(name) {
 			names = append(names, name)
 		}
 	}
 	return names
+}
+
+// files returns the names in the store, but for leases and spares.
+func files(t testing.TB, s *Store) []string {
+	t.Helper()
+	return names(t, s, func(name string) bool { return !strings.HasSuffix(name, leaseSuffix) && !isSpare(name) })
 }
 
 func wantFiles(t testing.TB, s *Store, want int) {

@@ -19,18 +19,9 @@ import (
 )
 
 // spares returns the names of the spares in the store.
-func spares(t testing.TB, s *Store) (names []string) {
+func spares(t testing.TB, s *Store) []string {
 	t.Helper()
-	all, err := sysv.Names(s.dir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range all {
-		if isSpare(name) {
-			names = append(names, name)
-		}
-	}
-	return names
+	return names(t, s, isSpare)
 }
 
 func wantSpares(t testing.TB, s *Store, want int) {
