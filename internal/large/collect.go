@@ -24,13 +24,14 @@ import (
 //
 //  1. A name goes one way: it is made, its message is sent at most once, and taken at most
 //     once. A message that goes back to a queue has another name ([File.Again]).
-//  2. The file is locked, shared, by its sender before it has the name, until the kernel has
-//     the message or the name is removed; and by its receiver from Take until the name is
-//     removed, or the message is in the journal of the dead. The lock is the kernel's, and
-//     ends with the process.
+//  2. The file is locked, shared, by its sender from before it has the name until the kernel has
+//     the message or the name is removed, or longer; and by its receiver until the name is
+//     removed, or the message is in the journal of the dead, unless he has a lease for it. The
+//     lock is the kernel's, and ends with the process.
 //  3. A lease is a locked file. Who receives begins with the lease of his handle before the
-//     call that may take a message, and ends that after Take. A lease names the journal that
-//     the handle receives into, and stays as long as there is one.
+//     call that may take a message, and keeps that for the message until its file is locked or
+//     let go. A lease names the journal that the handle receives into, and stays as long as
+//     there is one.
 //
 // The collector, of any process, has a name for garbage if, in this order,
 //
@@ -39,8 +40,8 @@ import (
 //	b. the queue is read from its end to its beginning, and no message refers to it: messages
 //	   move towards the beginning only, so none is missed that was there all the time. What
 //	   was taken meanwhile was taken by a call under a lease that there is after that;
-//	c. all leases that there were after b have ended. A call that has taken the message has
-//	   locked the file by then, or removed it, or its process is dead;
+//	c. all leases that there were after b have ended. Who has taken the message has locked the
+//	   file by then, or removed it, or is dead;
 //	d. the file is not locked (again): nobody has it;
 //	e. no journal of a dead lease refers to it. Who dies between d and e did not have it at d.
 //
@@ -48,7 +49,8 @@ import (
 // file that may not be read, a queue that may not be read) is taken for in use.
 //
 // Leases end because handles change theirs when they see files that nobody has locked
-// ([Store.Renew]), and then wake the calls that sleep in the kernel under the old one.
+// ([Store.Renew]): then they lock what was taken under the old one, and wake the calls that
+// sleep in the kernel under it.
 
 // A Lease is what calls hold that may take a message.
 type Lease struct {
@@ -109,10 +111,13 @@ func (l *Lease) add(f *File) {
 	l.files[f] = struct{}{}
 }
 
-// let ends the use of a file, whose descriptor is closed.
+// let closes a file, and ends its use of the lease.
 func (s *Store) let(f *File) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if f.fd >= 0 {
+		_ = sysv.CloseFile(f.fd) // it was only read
+	}
 	if l := f.lease; l != nil {
 		delete(l.files, f)
 		l.dropUnused()

@@ -417,6 +417,9 @@ func TestSparesOfManyGoroutines(t *testing.T) {
 				if random.IntN(20) == 0 {
 					from.DropIdle()
 					to.DropIdle()
+					if err := to.Renew(); err != nil {
+						t.Error(err)
+					}
 				}
 			}
 			for _, m := range queue {
@@ -426,4 +429,7 @@ func TestSparesOfManyGoroutines(t *testing.T) {
 	}
 	g.Wait()
 	wantFiles(t, from, 0)
+	if leases, err := to.leases(); len(leases) != 2 || err != nil {
+		t.Errorf("leases %q, %v; want one of each", leases, err)
+	}
 }

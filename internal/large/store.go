@@ -795,8 +795,5 @@ func (f *File) Release() {
 		return
 	}
 	f.giveBack()
-	if f.fd >= 0 {
-		_ = sysv.CloseFile(f.fd) // it was only read
-	}
 	f.store.let(f)
 }
