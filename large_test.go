@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +15,7 @@ import (
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/codec"
 	"github.com/chanmq/chanmq/internal/envelope"
+	"github.com/chanmq/chanmq/internal/testkit"
 )
 
 // openLarge returns a handle for a new queue whose larger texts are in a directory of the
@@ -37,25 +37,10 @@ func openLargeIn(t *testing.T, dir string, threshold int, opts ...chanmq.Option)
 	return q
 }
 
-// largeFiles returns the names of the texts in the directory.
-func largeFiles(t *testing.T, dir string) (names []string) {
-	t.Helper()
-	all, err := filepath.Glob(filepath.Join(dir, "*", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range all {
-		if !strings.HasSuffix(name, ".lease") && !strings.HasSuffix(name, ".spare") {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
 // wantLargeFiles checks how many texts there are.
 func wantLargeFiles(t *testing.T, dir string, want int) {
 	t.Helper()
-	if got := largeFiles(t, dir); len(got) != want {
+	if got := testkit.LargeFiles(t, dir); len(got) != want {
 		t.Errorf("%d files, want %d: %q", len(got), want, got)
 	}
 }
@@ -468,7 +453,7 @@ func TestLargeThatCannotBeRead(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			q, dir := openLarge(t, 100)
 			sendLarge(t, q, 1)
-			path := largeFiles(t, dir)[0]
+			path := testkit.LargeFiles(t, dir)[0]
 			t.Cleanup(func() { // before q is closed
 				if err := errors.Join(os.RemoveAll(path), os.RemoveAll(path+".moved")); err != nil {
 					t.Error(err)

@@ -9,7 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -27,23 +26,9 @@ import (
 // wantNoFiles checks that no text of a message is left in a directory of WithLarge.
 func wantNoFiles(t testing.TB, dir string) {
 	t.Helper()
-	if left := filesIn(t, dir); len(left) > 0 {
+	if left := testkit.LargeFiles(t, dir); len(left) > 0 {
 		t.Errorf("%d files are left, the first is %s", len(left), left[0])
 	}
-}
-
-func filesIn(t testing.TB, dir string) (names []string) {
-	t.Helper()
-	all, err := filepath.Glob(filepath.Join(dir, "*", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, name := range all {
-		if !strings.HasSuffix(name, ".lease") {
-			names = append(names, name)
-		}
-	}
-	return names
 }
 
 // order is a request for a text of some bytes.
