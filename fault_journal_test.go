@@ -96,9 +96,9 @@ var journalRuns = []run{
 	{name: "packing, direct", way: way{How: "direct", Values: "recorded", Readers: 3, Packed: true}},
 	{name: "packing, ReceiveBatch", way: way{How: "batch", Values: "recorded", Readers: 2, Packed: true}},
 	{name: "packing, ReceiveBatch, in order", processes: 1, way: way{How: "batch", Values: "bytes", Readers: 1, Packed: true, Ordered: true}},
-	{name: "packing, Forward, in order", processes: 1, doubles: 1, way: way{How: "forward", Values: "bytes", Packed: true, Ordered: true}},
+	// What is sent in one message is acknowledged behind it, here and below.
+	{name: "packing, Forward, in order", processes: 1, doubles: 400, way: way{How: "forward", Values: "bytes", Packed: true, Ordered: true}},
 	{name: "packing, adoption", processes: 3, early: true, way: way{How: "take", Values: "bytes", Readers: 2, Hold: 40, Hoards: true, Packed: true}},
-	// What goes back to the kernel in one message is acknowledged behind it.
 	{name: "packing, Close and Shutdown", senders: 2, doubles: 2 * 400, way: way{How: "close", Values: "recorded", Readers: 2, Hold: 4, Buffer: 4, Packed: true}},
 	{name: "beside C", senders: 2, peers: true, way: way{How: "take", Values: "bytes", Readers: 2, Hold: 5}},
 }

@@ -24,8 +24,9 @@ import (
 //
 // With [WithPacking] on both handles, the values that came in one message are sent in as few
 // messages as to takes, and all of the above holds for each value: those that could not be
-// sent are handed back. Forward does not wait for more, nor puts together what came in
-// several messages. With the option on from alone each value is a message.
+// sent are handed back. Where the process is killed, all of those may be lost, or come again.
+// Forward does not wait for more, nor puts together what came in several messages. With the
+// option on from alone each value is a message.
 //
 // Messages arrive in to in the order in which they were taken: that of the kernel,
 // for each type that nobody else receives. Others receive what Forward does not
