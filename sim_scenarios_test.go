@@ -15,6 +15,7 @@ import (
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/internal/simq"
 	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/internal/sysvtest"
 )
 
 // These tests run scenarios of sends and receives again and again, and disturb
@@ -511,8 +512,14 @@ func runWith(t *testing.T, opts []chanmq.Option, scenario func(*work), mayVanish
 }
 
 // sweepCalls bounds the sweeps: a way to wait that polls for long does the same
-// over and over again. The long form raises it: long_test.go.
-var sweepCalls = func() int { return 80 }
+// over and over again. The long form raises it: long_test.go. An emulated processor is ten
+// times slower, and the machine is a simulated one: what differs is seen at the first calls.
+var sweepCalls = func() int {
+	if sysvtest.Emulated() {
+		return 20
+	}
+	return 80
+}
 
 // sweep runs every scenario in every way to wait, and again and again with a
 // disturbance at the first call, at the second, and so on.
