@@ -1,7 +1,6 @@
 package large
 
 import (
-	"crypto/rand"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -69,9 +68,7 @@ func (s *Store) newLease() (*Lease, error) {
 	err := s.create(&l.fd, leaseSuffix, func() error {
 		return sysv.WriteAllAt(l.fd, []byte(s.journal), 0)
 	}, func() string {
-		var random [16]byte
-		_, _ = rand.Read(random[:]) // it does not fail
-		l.name = hex.EncodeToString(random[:])
+		l.name = randomName()
 		return l.name
 	})
 	l.name += leaseSuffix

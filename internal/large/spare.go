@@ -1,8 +1,6 @@
 package large
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"slices"
 	"strings"
 
@@ -72,9 +70,7 @@ func (s *Store) keepFile(p *Pending) {
 	if err != nil {
 		return
 	}
-	var random [16]byte
-	_, _ = rand.Read(random[:]) // it does not fail
-	sp := &spare{store: s, name: hex.EncodeToString(random[:]) + spareSuffix, fd: p.fd, ino: info.Ino, size: size, locked: true, busy: true}
+	sp := &spare{store: s, name: randomName() + spareSuffix, fd: p.fd, ino: info.Ino, size: size, locked: true, busy: true}
 	if sysv.LinkName(s.dir, nameOf(p.Ref), s.dir, sp.name) != nil {
 		return
 	}
@@ -115,7 +111,7 @@ func (s *Store) takeSpare(size int) *spare {
 		case free:
 			return sp
 		default:
-			s.putSpare(sp, sp.used)
+			s.putSpare(sp, false)
 		}
 	}
 	return nil
@@ -204,11 +200,11 @@ func (s *Store) resize(sp *spare, size int64) error {
 	return s.allocate(sp.fd, int(size))
 }
 
-// putSpare lets a spare be used again.
+// putSpare lets a spare be used again, and notes whether it was.
 func (s *Store) putSpare(sp *spare, used bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	sp.busy, sp.used = false, used
+	sp.busy, sp.used = false, sp.used || used
 	if s.current == nil {
 		s.removeSpare(sp)
 	}

@@ -441,6 +441,9 @@ func (p *Pending) newName() string {
 	return nameOf(p.Ref)
 }
 
+// randomName returns one that is like that of a text.
+func randomName() string { return new(Pending).newName() }
+
 // link calls f with names until one is free.
 func link(name func() string, f func(name string) error) error {
 	for {
