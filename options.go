@@ -53,7 +53,7 @@ const (
 
 // For package chanmqtest, which opens queues on a simulated kernel.
 func init() {
-	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k }) }
+	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k.Handle() }) }
 }
 
 func newOptions(opts []Option) options {

@@ -386,6 +386,15 @@ func (p *Process) NewAlarm() sysv.Alarm { return sysv.NewTimerAlarm() }
 // UID implements [sysv.Kernel].
 func (p *Process) UID() int { return int(p.uid) }
 
+// Traits implements [sysv.Kernel].
+func (p *Process) Traits() sysv.Traits { return sysv.Traits{} }
+
+// Handle implements [sysv.Kernel].
+func (p *Process) Handle() sysv.Kernel { return p }
+
+// Release implements [sysv.Kernel].
+func (p *Process) Release() {}
+
 // textSize returns the size of the text in a message, or the capacity for text of a
 // buffer. It is negative if not even the type fits.
 func textSize(msg []byte) int { return len(msg) - sysv.HeaderSize }

@@ -68,7 +68,8 @@ type Kernel interface {
 	Send(id int, msg []byte) error
 	// Receive takes the message that msgtyp and flags (Except, Copy) select. It
 	// writes the type and the n bytes of text to buf. ENOMSG: no message
-	// matches. E2BIG: the text does not fit buf.
+	// matches. E2BIG: the text does not fit buf; n is its size, or 0 if that is not
+	// known.
 	Receive(id int, buf []byte, msgtyp, flags int) (n int, err error)
 	// Stat returns the state of a queue.
 	Stat(id int) (Stat, error)
@@ -86,6 +87,13 @@ type Kernel interface {
 	NewAlarm() Alarm
 	// UID returns the user id that permissions are checked for.
 	UID() int
+	// Traits say what it is like beyond its calls.
+	Traits() Traits
+	// Handle returns the Kernel for one handle. It may be the same for all.
+	Handle() Kernel
+	// Release ends a Kernel that Handle returned, after its last call: what it has
+	// taken from a queue and not given out goes back.
+	Release()
 }
 
 // SameMachine reports whether a and b have the same queues. A machine in memory has

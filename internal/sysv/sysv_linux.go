@@ -24,6 +24,10 @@ type linux struct{}
 
 func (linux) UID() int { return unix.Geteuid() }
 
+func (linux) Traits() Traits   { return Traits{} }
+func (k linux) Handle() Kernel { return k }
+func (linux) Release()         {}
+
 func (linux) Get(key int32, flags int) (int, error) {
 	id, _, errno := unix.RawSyscall(unix.SYS_MSGGET, uintptr(key), uintptr(flags), 0)
 	if errno != 0 {

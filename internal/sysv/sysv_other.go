@@ -35,6 +35,9 @@ func (unsupported) Limits() (Limits, error)                    { return Limits{}
 func (unsupported) NewThread() Thread                          { return unsupportedThread{} }
 func (unsupported) NewAlarm() Alarm                            { return NewTimerAlarm() }
 func (unsupported) UID() int                                   { return os.Geteuid() }
+func (unsupported) Traits() Traits                             { return Traits{} }
+func (k unsupported) Handle() Kernel                           { return k }
+func (unsupported) Release()                                   {}
 
 type unsupportedThread struct{}
 
