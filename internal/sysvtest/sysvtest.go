@@ -149,7 +149,7 @@ func Receive(receive func(id int, buf []byte, msgtyp, flags int) (int, error), i
 	if err == nil {
 		return Result{Type: sysv.Type(buf), Text: string(buf[sysv.HeaderSize:][:n])}
 	}
-	if n != 0 {
+	if n != 0 && err != sysv.E2BIG {
 		panic(fmt.Sprintf("Receive returned %d bytes and %v", n, err))
 	}
 	if Emulated() {

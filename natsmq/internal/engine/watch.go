@@ -1,0 +1,398 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// This file is how those are woken who wait for a message, or for room. The server publishes
+// each message that it has stored once more, to the wake-up subject of its type. Whoever waits
+// subscribes to those of its selector, in a group with all that have the same selector, so
+// that each message wakes one of them on all machines. Whoever takes a message says so to the
+// room subject, where senders that wait are in a group as well.
+//
+// A wake-up may be lost: with a server, with a process that was woken and died, or because the
+// servers have not heard of the subscription yet. So whoever waits looks at the queue from time to time.
+
+// watch is a queue that somebody of this process waits for.
+type watch struct {
+	e  *Engine
+	id int
+
+	mu      sync.Mutex
+	groups  map[Selector]*group // of receives; guarded by mu
+	senders group               // guarded by mu
+	refs    int                 // Waiters; guarded by mu
+	idle    *time.Timer         // ends the watch when nobody has waited for a while; guarded by mu
+
+	soon    chan struct{}   // makes it look now
+	ctx     context.Context // ends with the watch
+	cancel  context.CancelFunc
+	running sync.WaitGroup
+}
+
+// group are those who wait for the same.
+type group struct {
+	name    string               // of the queue group, and of the subject by which it passes on wake-ups
+	waiting []*Waiter            // without an event, the one who has waited longest first
+	subs    []*nats.Subscription // nil: none yet
+}
+
+// Waiter is somebody who waits. It belongs to one goroutine.
+type Waiter struct {
+	w     *watch
+	group *group
+	size  int   // of a send
+	last  event // the last one
+
+	events chan event // has room for one
+}
+
+// event is why a Waiter is woken.
+type event struct {
+	message *Message // that may be there; nil: it has to look
+	hops    int
+	err     error // no waiting will do
+}
+
+// linger is how long a process stays subscribed when nobody waits any more: most receive again
+// soon, and the servers need time to hear of a subscription.
+const linger = 30 * time.Second
+
+// mostHops is how often a wake-up is passed on by processes in which nobody waits at the moment.
+const mostHops = 3
+
+const hopsHeader = "Chanmq-Hops"
+
+// WaitForMessage returns a Waiter for messages that the selector selects. Who has got it looks
+// whether there are any, and then waits.
+func (e *Engine) WaitForMessage(id int, s Selector) (*Waiter, error) {
+	return e.waiter(id, func(w *watch) (*Waiter, error) {
+		g := w.groups[s]
+		if g == nil {
+			g = &group{name: fmt.Sprintf("m%d.%d", s.Mode, s.Type)}
+			w.groups[s] = g
+		}
+		return &Waiter{group: g}, w.subscribe(g, w.e.layout.wakesOf(id, s)...)
+	})
+}
+
+// WaitForRoom returns a Waiter for room in the queue. Who has got it tries, and then waits.
+func (e *Engine) WaitForRoom(id, size int) (*Waiter, error) {
+	return e.waiter(id, func(w *watch) (*Waiter, error) {
+		return &Waiter{group: &w.senders, size: size}, w.subscribe(&w.senders, e.layout.room(id))
+	})
+}
+
+func (e *Engine) waiter(id int, join func(*watch) (*Waiter, error)) (*Waiter, error) {
+	w, err := e.watch(id)
+	if err != nil {
+		return nil, err
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	waiter, err := join(w)
+	if err != nil {
+		w.leave()
+		return nil, err
+	}
+	waiter.w, waiter.events = w, make(chan event, 1)
+	return waiter, nil
+}
+
+// watch returns the watch of a queue, with one more reference.
+func (e *Engine) watch(id int) (*watch, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.closed {
+		return nil, errClosed
+	}
+	w := e.watches[id]
+	if w == nil {
+		w = &watch{e: e, id: id, groups: make(map[Selector]*group), soon: make(chan struct{}, 1)}
+		w.senders.name = "room"
+		w.ctx, w.cancel = context.WithCancel(context.Background())
+		sub, err := e.Conn.Subscribe(e.layout.removed(id), func(*nats.Msg) { w.lookSoon() })
+		if err != nil {
+			w.cancel()
+			return nil, err
+		}
+		e.watches[id] = w
+		w.running.Go(func() {
+			w.run()
+			_ = sub.Unsubscribe() // the connection may be closed
+		})
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.refs++
+	if w.idle != nil {
+		w.idle.Stop()
+		w.idle = nil
+	}
+	return w, nil
+}
+
+var errClosed = errors.New("the cluster is closed")
+
+// leave ends a reference. It needs mu.
+func (w *watch) leave() {
+	if w.refs--; w.refs > 0 {
+		return
+	}
+	w.idle = time.AfterFunc(linger, func() {
+		w.e.mu.Lock()
+		w.mu.Lock()
+		over := w.refs == 0 && w.e.watches[w.id] == w
+		if over {
+			delete(w.e.watches, w.id)
+		}
+		w.mu.Unlock()
+		w.e.mu.Unlock()
+		if over {
+			w.end()
+		}
+	})
+}
+
+// end ends the watch: all who wait get an error.
+func (w *watch) end() {
+	w.mu.Lock()
+	if w.idle != nil {
+		w.idle.Stop()
+		w.idle = nil
+	}
+	w.mu.Unlock()
+	w.cancel()
+	w.running.Wait()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.fail(errClosed)
+	for _, g := range w.all() {
+		for _, sub := range g.subs {
+			_ = sub.Unsubscribe() // the connection may be closed
+		}
+	}
+}
+
+// all returns all groups. It needs mu.
+func (w *watch) all() []*group {
+	list := []*group{&w.senders}
+	for _, g := range w.groups {
+		list = append(list, g)
+	}
+	return list
+}
+
+// fail gives all who wait an error. It needs mu.
+func (w *watch) fail(err error) {
+	for _, g := range w.all() {
+		for _, waiter := range g.waiting {
+			waiter.events <- event{err: err}
+		}
+		g.waiting = nil
+	}
+}
+
+// subscribe makes the group hear of the subjects, if it does not yet. It needs mu.
+func (w *watch) subscribe(g *group, subjects ...string) error {
+	if g.subs != nil {
+		return nil
+	}
+	for _, subject := range append(subjects, w.e.layout.passedOn(w.id, g.name)) {
+		sub, err := w.e.Conn.QueueSubscribe(subject, g.name, func(m *nats.Msg) {
+			hops, _ := strconv.Atoi(m.Header.Get(hopsHeader)) // without one it is the first
+			w.wake(g, event{w.e.woken(m), hops, nil})
+		})
+		if err != nil {
+			return err
+		}
+		g.subs = append(g.subs, sub)
+	}
+	w.lookSoon() // the servers may not have heard of it when the next message comes
+	return nil
+}
+
+// woken returns the message that a wake-up is about, nil if it does not say.
+func (e *Engine) woken(m *nats.Msg) *Message {
+	seq, err := strconv.ParseUint(m.Header.Get("Nats-Sequence"), 10, 64)
+	if err != nil {
+		return nil
+	}
+	typ, err := e.layout.typeOf(m.Header.Get("Nats-Subject"))
+	if err != nil {
+		return nil
+	}
+	return &Message{Seq: seq, Type: typ, Text: m.Data, id: m.Header.Get(nats.MsgIdHdr)}
+}
+
+// wake gives the event to the one who has waited longest, or passes it on.
+func (w *watch) wake(g *group, ev event) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(g.waiting) > 0 {
+		first := g.waiting[0]
+		g.waiting = g.waiting[1:]
+		first.events <- ev
+		return
+	}
+	w.passOn(g, ev)
+}
+
+// passOn sends the wake-up to any process of the group, without the message. It needs mu.
+func (w *watch) passOn(g *group, ev event) {
+	if ev.hops >= mostHops {
+		return
+	}
+	m := nats.NewMsg(w.e.layout.passedOn(w.id, g.name))
+	m.Header.Set(hopsHeader, strconv.Itoa(ev.hops+1))
+	_ = w.e.Conn.PublishMsg(m) // those who wait look from time to time
+}
+
+// Wait waits for a reason to look, or to try, and returns a message that may be there: whoever claims it
+// finds out. It returns false at the end of ctx.
+func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
+	a.w.mu.Lock()
+	a.group.waiting = append(a.group.waiting, a)
+	a.w.mu.Unlock()
+	select {
+	case a.last = <-a.events:
+		return a.last.message, true, a.last.err
+	case <-ctx.Done():
+	}
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	if i := slices.Index(a.group.waiting, a); i >= 0 {
+		a.group.waiting = slices.Delete(a.group.waiting, i, i+1)
+		return nil, false, nil
+	}
+	a.last = <-a.events // it came just now
+	return a.last.message, true, a.last.err
+}
+
+// Pass gives the last wake-up, which was of no use here, to somebody else who waits for the same.
+func (a *Waiter) Pass() {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	g := a.group
+	// A message that is as large would find no room either.
+	i := slices.IndexFunc(g.waiting, func(other *Waiter) bool { return a.size == 0 || other.size < a.size })
+	if i < 0 {
+		a.w.passOn(g, a.last)
+		return
+	}
+	other := g.waiting[i]
+	g.waiting = slices.Delete(g.waiting, i, i+1)
+	other.events <- event{hops: a.last.hops}
+}
+
+// Release ends the Waiter.
+func (a *Waiter) Release() {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	a.w.leave()
+}
+
+// lookSoon makes the watch look at the queue.
+func (w *watch) lookSoon() {
+	select {
+	case w.soon <- struct{}{}:
+	default: // it will
+	}
+}
+
+// Pauses before the watch looks again, after something has happened that makes lost wake-ups
+// likely.
+var afterSoon = []time.Duration{time.Millisecond, 50 * time.Millisecond, 500 * time.Millisecond}
+
+// looksPerUnchanged is how many looks find the queue unchanged before those who wait look at it anyway.
+const looksPerUnchanged = 5
+
+// run looks at the queue from time to time, while anybody waits.
+func (w *watch) run() {
+	timer := time.NewTimer(w.e.Look)
+	defer timer.Stop()
+	var last Info
+	soon, unchanged := afterSoon, 0
+	for {
+		pause := w.e.Look
+		if len(soon) > 0 {
+			pause, soon = min(soon[0], pause), soon[1:]
+		}
+		timer.Reset(pause)
+		select {
+		case <-timer.C:
+		case <-w.soon:
+			soon = afterSoon
+			continue
+		case <-w.ctx.Done():
+			return
+		}
+		if !w.anybody() {
+			continue
+		}
+		info, err := w.e.Info(w.ctx, w.id)
+		switch {
+		case errors.Is(err, ErrRemoved):
+			w.mu.Lock()
+			w.fail(ErrRemoved)
+			w.mu.Unlock()
+			continue
+		case err != nil:
+			continue // it looks again
+		}
+		if info.lastSequence == last.lastSequence && info.Messages == last.Messages && len(soon) == 0 {
+			unchanged++
+		} else {
+			unchanged = 0
+		}
+		last = info
+		if unchanged%looksPerUnchanged == 0 {
+			w.look(info)
+		}
+	}
+}
+
+// anybody reports whether anybody waits.
+func (w *watch) anybody() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.ContainsFunc(w.all(), func(g *group) bool { return len(g.waiting) > 0 })
+}
+
+// look wakes those who may find what they wait for.
+func (w *watch) look(info Info) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.all() {
+		if g != &w.senders && info.Messages == 0 {
+			continue
+		}
+		for _, waiter := range g.waiting {
+			waiter.events <- event{}
+		}
+		g.waiting = nil
+	}
+}
+
+// Waiting returns how many wait in this process, for tests.
+func (e *Engine) Waiting() int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	n := 0
+	for _, w := range e.watches {
+		w.mu.Lock()
+		for _, g := range w.all() {
+			n += len(g.waiting)
+		}
+		w.mu.Unlock()
+	}
+	return n
+}

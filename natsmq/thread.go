@@ -1,0 +1,213 @@
+package natsmq
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/natsmq/internal/engine"
+)
+
+// thread makes calls of a handle that wait. It is a thread in name only: a wait is a goroutine's.
+type thread struct {
+	h *handle
+
+	mu     sync.Mutex
+	cancel context.CancelFunc // of the call under way; nil: there is none; guarded by mu
+
+	large *engine.Message // that did not fit the buffer of the last receive; of the caller
+}
+
+// NewThread implements [sysv.Kernel].
+func (h *handle) NewThread() sysv.Thread { return &thread{h: h} }
+
+// Enter implements [sysv.Thread].
+func (t *thread) Enter() bool { return true }
+
+// Leave implements [sysv.Thread].
+func (t *thread) Leave() {}
+
+// Interrupt implements [sysv.Thread].
+func (t *thread) Interrupt() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.cancel != nil {
+		t.cancel()
+	}
+}
+
+// begin returns the ctx of a call, which ends when it is interrupted. end follows.
+func (t *thread) begin() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cancel = cancel
+	return ctx
+}
+
+func (t *thread) end() {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cancel()
+	t.cancel = nil
+}
+
+// grace is how long a call that was interrupted goes on with what a server may have done
+// already, before its error is ErrUncertain.
+const grace = time.Second
+
+// withGrace returns a ctx that ends that much later than another one.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.Background())
+	stop := context.AfterFunc(ctx, func() {
+		time.AfterFunc(grace, cancel)
+	})
+	return later, func() { stop(); cancel() }
+}
+
+// Send implements [sysv.Thread].
+func (t *thread) Send(id int, msg []byte) error {
+	out, err := outgoing(msg)
+	if err != nil {
+		return err
+	}
+	ctx := t.begin()
+	defer t.end()
+	var waiter *engine.Waiter
+	defer func() {
+		if waiter != nil {
+			waiter.Release()
+		}
+	}()
+	for {
+		err := t.publish(ctx, id, out)
+		if !errors.Is(err, engine.ErrFull) {
+			if waiter != nil {
+				waiter.Pass() // there may be more room
+			}
+			return err
+		}
+		if waiter == nil {
+			if waiter, err = t.h.e.WaitForRoom(id, len(out.Text)); err != nil {
+				return errno(err)
+			}
+			continue // there may be room since
+		}
+		waiter.Pass() // a smaller one may fit
+		_, ok, err := waiter.Wait(ctx)
+		if err != nil {
+			return removed(err)
+		}
+		if !ok {
+			return sysv.EINTR
+		}
+	}
+}
+
+// publish sends a message, until ctx ends. ErrFull is the engine's, other errors are those of Send.
+func (t *thread) publish(ctx context.Context, id int, m *engine.Outgoing) error {
+	err := t.h.e.Publish(ctx, id, m)
+	if ctx.Err() != nil && m.Uncertain() {
+		later, cancel := withGrace(ctx)
+		defer cancel()
+		err = t.h.e.Publish(later, id, m)
+	}
+	switch {
+	case err == nil, errors.Is(err, engine.ErrFull):
+		return err
+	case ctx.Err() != nil && !m.Uncertain():
+		return sysv.EINTR
+	case errors.Is(err, engine.ErrRemoved):
+		return sysv.EIDRM
+	}
+	return t.h.sent(m, err)
+}
+
+// removed returns the error of a wait.
+func removed(err error) error {
+	if errors.Is(err, engine.ErrRemoved) {
+		return sysv.EIDRM
+	}
+	return errno(err)
+}
+
+// Receive implements [sysv.Thread].
+func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
+	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {
+		return 0, sysv.EINVAL
+	}
+	sel := selector(msgtyp, flags)
+	if m := t.h.takeHeld(id, sel, buf); m != nil {
+		return fill(buf, m), nil
+	}
+	ctx := t.begin()
+	defer t.end()
+	m := t.large
+	t.large = nil
+	if m != nil && !sel.Matches(m.Type) {
+		m = nil
+	}
+	waiter, err := t.h.e.WaitForMessage(id, sel)
+	if err != nil {
+		return 0, errno(err)
+	}
+	defer waiter.Release()
+	for {
+		if m == nil {
+			if m, err = t.h.e.Find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
+				if ctx.Err() != nil {
+					return 0, sysv.EINTR
+				}
+				if !errors.Is(err, engine.ErrUnavailable) {
+					return 0, removed(err)
+				}
+			}
+		}
+		if m != nil {
+			n, err := t.take(ctx, id, buf, m)
+			if err != errTaken {
+				return n, err
+			}
+			m = nil
+			continue // there may be another one
+		}
+		var ok bool
+		if m, ok, err = waiter.Wait(ctx); err != nil {
+			return 0, removed(err)
+		}
+		if !ok {
+			return 0, sysv.EINTR
+		}
+		if ctx.Err() != nil {
+			waiter.Pass()
+			return 0, sysv.EINTR
+		}
+	}
+}
+
+// errTaken is the error of a message that somebody else has taken.
+var errTaken = errors.New("somebody else has the message")
+
+// take takes a message that was there a moment ago.
+func (t *thread) take(ctx context.Context, id int, buf []byte, m *engine.Message) (int, error) {
+	if len(m.Text) > room(buf) {
+		t.large = m
+		return len(m.Text), sysv.E2BIG
+	}
+	later, cancel := withGrace(ctx)
+	defer cancel()
+	mine, err := t.h.claim(later, id, m)
+	switch {
+	case errors.Is(err, engine.ErrRemoved):
+		return 0, sysv.EIDRM
+	case err != nil && ctx.Err() != nil:
+		return 0, sysv.EINTR
+	case err != nil:
+		return 0, errno(err)
+	case !mine:
+		return 0, errTaken
+	}
+	return fill(buf, m), nil
+}
