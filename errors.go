@@ -23,6 +23,17 @@ var (
 	// msgmax, or than the queue's own size. It is neither sent nor truncated.
 	ErrTooLarge = errors.New("message too large")
 
+	// ErrUnavailable is the error of calls on a queue of a cluster whose servers cannot
+	// be reached. Nothing was done: nothing was sent, and nothing was taken.
+	ErrUnavailable = errors.New("the queue's server cannot be reached; nothing was done")
+
+	// ErrUncertain is the error of sending to a queue of a cluster whose servers did not
+	// say what became of the message: the connection was lost, or ctx has ended, behind it
+	// and before the answer. The queue has the message, or will have it, or never will. A
+	// program that sends it again may have sent it twice, so receivers have to recognize
+	// that; one that does not may have sent nothing. On one machine there is no such error.
+	ErrUncertain = errors.New("it is not known whether the message was sent")
+
 	// ErrInvalidType is the error of a message type, or of a selector's type,
 	// that is not in 1 to the largest C long.
 	ErrInvalidType = errors.New("invalid message type")
