@@ -11,8 +11,8 @@ type Traits struct {
 	//
 	// A call of a Thread is made without a Kernel's call before it. So its Send returns
 	// EINVAL for a message that is larger than the queue may ever hold, in place of
-	// waiting. It waits while the servers cannot be reached, and Enter does not fail. Calls of
-	// the Kernel end by themselves within seconds. Errors that chanmq.ErrUnavailable and
+	// waiting. It may wait while the servers cannot be reached, and Enter does not fail. Calls
+	// of the Kernel end by themselves within seconds. Errors that chanmq.ErrUnavailable and
 	// chanmq.ErrUncertain are for wrap those; ErrUncertain is of sends alone.
 	Remote bool
 }
