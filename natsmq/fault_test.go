@@ -89,7 +89,9 @@ type traffic struct {
 // run sends all, while disturb runs, which ends when its ctx does, and counts.
 func (tr traffic) run(t *testing.T, s *natstest.Servers, disturb func(ctx context.Context, stream string, done *atomic.Int64)) {
 	t.Helper()
-	first := newCluster(t, s.Connect(t), tr.opts...)
+	// A small queue, so that senders are at it to the end.
+	opts := append([]Option{WithLimits(chanmq.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 10})}, tr.opts...)
+	first := newCluster(t, s.Connect(t), opts...)
 	q, err := chanmq.Private(0o600, first.Option())
 	if err != nil {
 		t.Fatal(err)
@@ -100,7 +102,7 @@ func (tr traffic) run(t *testing.T, s *natstest.Servers, disturb func(ctx contex
 		}
 	})
 	open := func() *chanmq.Queue[[]byte] {
-		c := newCluster(t, s.Connect(t), tr.opts...)
+		c := newCluster(t, s.Connect(t), opts...)
 		q, err := chanmq.Attach(q.ID(), c.Option())
 		if err != nil {
 			t.Fatal(err)
@@ -115,7 +117,7 @@ func (tr traffic) run(t *testing.T, s *natstest.Servers, disturb func(ctx contex
 
 	count := newIDs()
 	total := int64(tr.senders * tr.each)
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(faults(10, 90))*time.Minute)
 	defer cancel()
 	receiving, stop := context.WithCancel(ctx)
 	var sending, taking, disturbing sync.WaitGroup
@@ -150,14 +152,14 @@ func (tr traffic) run(t *testing.T, s *natstest.Servers, disturb func(ctx contex
 	faulty, calm := context.WithCancel(ctx)
 	disturbing.Go(func() { disturb(faulty, fmt.Sprintf("CHANMQ_Q%d", q.ID()), &count.n) })
 	sending.Wait()
-	calm()
-	disturbing.Wait()
 	for end := time.Now().Add(2 * time.Minute); count.n.Load() < total && time.Now().Before(end) && !t.Failed(); {
 		time.Sleep(10 * time.Millisecond)
 	}
 	time.Sleep(time.Second) // for those that come twice
 	stop()
 	taking.Wait()
+	calm()
+	disturbing.Wait()
 	count.check(t)
 }
 
