@@ -198,6 +198,17 @@ func Connect(t testing.TB, urls string, opts ...nats.Option) *nats.Conn {
 	return nc
 }
 
+// Proxies starts a proxy before each server, and returns them with their addresses for Connect.
+func (s *Servers) Proxies(t testing.TB) (proxies []*Proxy, urls string) {
+	t.Helper()
+	var all []string
+	for i := range s.members {
+		p := NewProxy(t, s.Addr(i))
+		proxies, all = append(proxies, p), append(all, p.URL())
+	}
+	return proxies, strings.Join(all, ",")
+}
+
 // UntilConnected waits until a server answers on the connection. For a moment after its server
 // has ended, a connection does not know that, and what is sent then is lost.
 func UntilConnected(t testing.TB, nc *nats.Conn) {
