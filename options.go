@@ -59,7 +59,7 @@ func init() {
 
 func newOptions(opts []Option) options {
 	o := options{
-		kernel:    sysv.Host(),
+		kernel:    inject.Host(),
 		spin:      defaultSpin,
 		pollMin:   defaultPollMin,
 		pollMax:   defaultPollMax,

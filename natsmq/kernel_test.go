@@ -41,7 +41,7 @@ func TestKernel(t *testing.T) {
 			WithLimits(chanmq.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 1000}),
 		})...)
 		sysvtest.Run(t, func(t sysvtest.TB) sysvtest.Machine {
-			h := (&handle{c: cluster, e: cluster.engine}).Handle()
+			h := cluster.kernel().Handle()
 			t.Cleanup(h.Release)
 			return sysvtest.Machine{
 				Kernel: h,
