@@ -44,8 +44,7 @@ type Option func(*options)
 
 type options struct {
 	engine.Config
-	ackWait time.Duration
-	err     error // the first bad argument
+	err error // the first bad argument
 }
 
 // Defaults of the options.
@@ -130,7 +129,7 @@ func WithAckWait(d time.Duration) Option {
 		if d < 100*time.Millisecond {
 			o.refuse("WithAckWait(%v): it has to be 100 ms at least", d)
 		}
-		o.ackWait = d
+		o.AckWait = d
 	}
 }
 
@@ -159,8 +158,8 @@ func New(nc *nats.Conn, opts ...Option) (*Cluster, error) {
 			Limits:   engine.Limits{MaxMessage: defaultMaxMessage, MaxBytes: defaultMaxBytes, MaxQueues: defaultMaxQueues},
 			Timeout:  defaultTimeout,
 			Look:     defaultLook,
+			AckWait:  defaultAckWait,
 		},
-		ackWait: defaultAckWait,
 	}
 	for _, opt := range opts {
 		opt(&o)
@@ -182,7 +181,9 @@ func New(nc *nats.Conn, opts ...Option) (*Cluster, error) {
 
 // Option makes chanmq.Open, Create, Private and Attach open a queue of the cluster. It may be
 // used any number of times.
-func (c *Cluster) Option() chanmq.Option { return inject.Kernel(&handle{c: c, e: c.engine}).(chanmq.Option) }
+func (c *Cluster) Option() chanmq.Option {
+	return inject.Kernel(&handle{c: c, e: c.engine}).(chanmq.Option)
+}
 
 // Close ends what runs in the background. Handles have to be closed before; the calls of those that are
 // not fail. The connection stays open. Of several calls the first one counts.
