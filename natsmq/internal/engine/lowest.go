@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 )
 
@@ -38,13 +39,30 @@ func (l *Leases) lowest(ctx context.Context, queue int, sel Selector) (*Lease, e
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
+		k := consumerKey{queue, Selector{OfType, typ}}
+		if lease := l.takeReady(k); lease != nil {
+			return lease, nil
+		}
 		// It is not broken off: a message that is under way would come after AckWait.
-		lease, err := l.pullOne(context.WithoutCancel(ctx), consumerKey{queue, Selector{OfType, typ}})
+		lease, err := l.pullOne(context.WithoutCancel(ctx), k)
 		if !errors.Is(err, ErrNone) {
 			return lease, err
 		}
 	}
 	return nil, ErrNone
+}
+
+// takeReady returns a message that the handle has leased in advance, nil if there is none.
+func (l *Leases) takeReady(k consumerKey) *Lease {
+	s, err := l.source(k, false)
+	if s == nil || err != nil {
+		return nil
+	}
+	lease, _, err := s.try(math.MaxInt)
+	if err != nil {
+		return nil
+	}
+	return lease
 }
 
 // waitLowest waits for one.

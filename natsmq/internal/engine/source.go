@@ -71,6 +71,8 @@ const (
 	mostReadyBytes = 1 << 20
 	// giveBackAfter is when what nobody has asked for goes back.
 	giveBackAfter = 3 * time.Second
+	// stopAfter is when pull requests end that nobody waits for, and have brought nothing.
+	stopAfter = 100 * time.Millisecond
 	// expiry is when a pull request ends.
 	expiry = 30 * time.Second
 	// lookAgain is the pause where too much waits to be acknowledged, or no server answers.
@@ -224,6 +226,13 @@ func (s *source) step() time.Duration {
 		s.giveBack()
 		return 0
 	}
+	if len(s.waiting) == 0 && len(s.ready) == 0 && s.asked() > 0 {
+		if now.Sub(s.used) < stopAfter {
+			return stopAfter
+		}
+		s.giveBack()
+		return 0
+	}
 	n := s.wanted(now)
 	if n > 0 && s.lost {
 		if pause := s.ensure(); pause > 0 {
@@ -238,6 +247,9 @@ func (s *source) step() time.Duration {
 		if err := s.ask(n, now); err != nil {
 			return pauseMax // it is told when the connection is there again
 		}
+	}
+	if len(s.waiting) == 0 && len(s.ready) == 0 {
+		return stopAfter
 	}
 	return s.heartbeat()
 }
