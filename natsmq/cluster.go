@@ -45,8 +45,7 @@ type Option func(*options)
 
 type options struct {
 	engine.Config
-	ackWait time.Duration
-	err     error // the first bad argument
+	err error // the first bad argument
 }
 
 // Defaults of the options.
@@ -131,7 +130,7 @@ func WithAckWait(d time.Duration) Option {
 		if d < 100*time.Millisecond {
 			o.refuse("WithAckWait(%v): it has to be 100 ms at least", d)
 		}
-		o.ackWait = d
+		o.AckWait = d
 	}
 }
 
@@ -160,8 +159,8 @@ func New(nc *nats.Conn, opts ...Option) (*Cluster, error) {
 			Limits:   engine.Limits{MaxMessage: defaultMaxMessage, MaxBytes: defaultMaxBytes, MaxQueues: defaultMaxQueues},
 			Timeout:  defaultTimeout,
 			Look:     defaultLook,
+			AckWait:  defaultAckWait,
 		},
-		ackWait: defaultAckWait,
 	}
 	for _, opt := range opts {
 		opt(&o)

@@ -15,8 +15,9 @@ import (
 // handle is the Cluster as one handle of the root package sees it, a sysv.Kernel. Its calls do
 // not wait for messages or for room; those that do are in thread.go.
 type handle struct {
-	c *Cluster
-	e *engine.Engine
+	c      *Cluster
+	e      *engine.Engine
+	leases *engine.Leases // nil: of the Cluster's own, which no program uses
 
 	mu    sync.Mutex
 	held  []held // taken, and not given out: the call was over before it knew; guarded by mu
@@ -319,7 +320,7 @@ func (h *handle) Traits() sysv.Traits { return sysv.Traits{Remote: true} }
 
 // Handle implements [sysv.Kernel].
 func (h *handle) Handle() sysv.Kernel {
-	other := &handle{c: h.c, e: h.e}
+	other := &handle{c: h.c, e: h.e, leases: h.e.NewLeases()}
 	h.c.mu.Lock()
 	defer h.c.mu.Unlock()
 	h.c.handles[other] = struct{}{}
@@ -333,7 +334,7 @@ func (h *handle) SameMachine(other sysv.Kernel) bool {
 }
 
 // Release implements [sysv.Kernel]. A message that it has taken and nobody has got goes back
-// to the end of its queue.
+// to the end of its queue, and one that it has leased stays in its place.
 func (h *handle) Release() {
 	h.going.Wait()
 	h.mu.Lock()
@@ -342,6 +343,7 @@ func (h *handle) Release() {
 	h.mu.Unlock()
 	ctx, cancel := h.timeout()
 	defer cancel()
+	h.leases.Close(ctx)
 	for _, x := range left {
 		_ = h.e.Publish(ctx, x.id, engine.NewOutgoing(x.m.Type, x.m.Text)) // nobody is left to tell
 	}

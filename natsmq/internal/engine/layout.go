@@ -151,14 +151,21 @@ func (l layout) wakeOf(id int, typ int64) string {
 }
 
 // wakesOf are the wake-up subjects of messages that the selector selects.
-func (l layout) wakesOf(id int, s Selector) []string {
+func (l layout) wakesOf(id int, s Selector) []string { return l.subjectsOf("w", id, s) }
+
+// subjectsOf are the subjects of messages that the selector selects, or of their wake-ups. kind is "q" or "w".
+func (l layout) subjectsOf(kind string, id int, s Selector) []string {
 	digits := digitsOf(s.Type)
+	ofType := l.message(id, s.Type)
+	if kind == "w" {
+		ofType = l.wakeOf(id, s.Type)
+	}
 	var types []subtree
 	switch s.Mode {
 	case Any:
-		return []string{l.wakes(id)}
+		return []string{fmt.Sprintf("%s.%s.%d.>", l.prefix, kind, id)}
 	case OfType:
-		return []string{l.wakeOf(id, s.Type)}
+		return []string{ofType}
 	case UpTo:
 		types = below(digits)
 	case Except:
@@ -166,10 +173,10 @@ func (l layout) wakesOf(id int, s Selector) []string {
 	}
 	var filters []string
 	for _, t := range types {
-		filters = append(filters, l.filter("w", id, t))
+		filters = append(filters, l.filter(kind, id, t))
 	}
 	if s.Mode == UpTo {
-		filters = append(filters, l.wakeOf(id, s.Type))
+		filters = append(filters, ofType)
 	}
 	return filters
 }
