@@ -54,10 +54,18 @@ func TestSubtrees(t *testing.T) {
 	types := someTypes()
 	for _, of := range types {
 		digits := digitsOf(of)
+		filters := func(list []subtree) (filters []string) {
+			for _, s := range list {
+				filters = append(filters, l.filter("q", 7, s))
+			}
+			return filters
+		}
+		lower, higher := filters(below(digits)), filters(above(digits))
 		for _, typ := range types {
-			in := func(list []subtree) (n int) {
-				for _, s := range list {
-					if selects(l.filter("q", 7, s), l.message(7, typ)) {
+			subject := l.message(7, typ)
+			in := func(filters []string) (n int) {
+				for _, f := range filters {
+					if selects(f, subject) {
 						n++
 					}
 				}
@@ -70,11 +78,11 @@ func TestSubtrees(t *testing.T) {
 			if typ > of {
 				want[1] = 1
 			}
-			if got := [2]int{in(below(digits)), in(above(digits))}; got != want {
+			if got := [2]int{in(lower), in(higher)}; got != want {
 				t.Errorf("type %d is in %v subtrees below and above %d, want %v", typ, got, of, want)
 			}
 		}
-		if n := len(below(digits)) + len(above(digits)); n > 16*maxDigits {
+		if n := len(lower) + len(higher); n > 16*maxDigits {
 			t.Errorf("%d subtrees", n)
 		}
 	}
