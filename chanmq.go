@@ -353,6 +353,7 @@ func (q *Queue[T]) TryReceive(s Selector) (m Message[T], ok bool, err error) {
 func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 	c := q.getReceive()
 	defer q.putReceive(c)
+	c.op.leaser = q.core().leaser
 	if err := c.receive(ctx, s); err != nil {
 		return Delivery[T]{}, err
 	}
@@ -484,6 +485,7 @@ func (q *Queue[T]) getReceive() *receiveCall[T] {
 func (q *Queue[T]) putReceive(c *receiveCall[T]) {
 	c.op.waiter.Release()
 	c.op.release() // the pool may forget c
+	c.op.leaser = nil
 	q.receives.Put(c)
 }
 

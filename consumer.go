@@ -76,6 +76,7 @@ func (q *Queue[T]) Consumer(ctx context.Context, s Selector, opts ...ConsumerOpt
 		return c
 	}
 	c.start(q.codec.hint)
+	c.from.leaser = core.leaser
 	go c.receiveAll()
 	return c
 }

@@ -2,6 +2,7 @@ package chanmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -53,12 +54,12 @@ const (
 
 // For package chanmqtest, which opens queues on a simulated kernel.
 func init() {
-	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k.Handle() }) }
+	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k }) }
 }
 
 func newOptions(opts []Option) options {
 	o := options{
-		kernel:    sysv.Host(),
+		kernel:    inject.Host(),
 		spin:      defaultSpin,
 		pollMin:   defaultPollMin,
 		pollMax:   defaultPollMax,
@@ -69,7 +70,23 @@ func newOptions(opts []Option) options {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	o.kernel = o.kernel.Handle()
+	if o.kernel.Traits().Remote {
+		o.validateRemote()
+	}
 	return o
+}
+
+// validateRemote refuses what is of one machine.
+func (o *options) validateRemote() {
+	switch {
+	case o.journal != nil:
+		o.refuse("WithJournal: the queue is on a cluster, which keeps a message of Take or of a Consumer until Ack, so no journal is needed: %w", errors.ErrUnsupported)
+	case o.packing:
+		o.refuse("WithPacking: the queue is on a cluster, where each message is acknowledged by itself: %w", errors.ErrUnsupported)
+	case o.large != nil:
+		o.refuse("WithLarge: the queue is on a cluster, and the files would be on this machine: %w", errors.ErrUnsupported)
+	}
 }
 
 // opens reports whether messages are taken out of their envelopes.

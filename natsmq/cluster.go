@@ -25,6 +25,7 @@ import (
 	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/natsmq/internal/engine"
+	"github.com/chanmq/chanmq/natsmq/internal/reach"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -181,9 +182,7 @@ func New(nc *nats.Conn, opts ...Option) (*Cluster, error) {
 
 // Option makes chanmq.Open, Create, Private and Attach open a queue of the cluster. It may be
 // used any number of times.
-func (c *Cluster) Option() chanmq.Option {
-	return inject.Kernel(&handle{c: c, e: c.engine}).(chanmq.Option)
-}
+func (c *Cluster) Option() chanmq.Option { return inject.Kernel(c.kernel()).(chanmq.Option) }
 
 // Close ends what runs in the background. Handles have to be closed before; the calls of those that are
 // not fail. The connection stays open. Of several calls the first one counts.
@@ -217,4 +216,11 @@ func (c *Cluster) List(ctx context.Context) ([]chanmq.Stat, error) {
 	return list, nil
 }
 
-var _ sysv.Kernel = (*handle)(nil)
+// For the other packages of the module.
+func init() {
+	reach.Kernel = func(c any) sysv.Kernel { return c.(*Cluster).kernel() }
+	reach.Engine = func(c any) *engine.Engine { return c.(*Cluster).engine }
+}
+
+// kernel is the Cluster as the root package sees it, before there is a handle.
+func (c *Cluster) kernel() sysv.Kernel { return &handle{c: c, e: c.engine} }

@@ -74,7 +74,7 @@ func (h *handle) Send(id int, msg []byte) error {
 	}
 	ctx, cancel := h.timeout()
 	defer cancel()
-	return h.sent(out, h.e.Publish(ctx, id, out))
+	return errno(uncertain(out, h.e.Publish(ctx, id, out)))
 }
 
 // outgoing returns a message as msgsnd takes it.
@@ -85,12 +85,12 @@ func outgoing(msg []byte) (*engine.Outgoing, error) {
 	return engine.NewOutgoing(int64(sysv.Type(msg)), msg[sysv.HeaderSize:]), nil
 }
 
-// sent returns the error of a send that is over.
-func (h *handle) sent(m *engine.Outgoing, err error) error {
+// uncertain makes the error of a send that is over, and may have sent the message, ErrUncertain.
+func uncertain(m *engine.Outgoing, err error) error {
 	if err != nil && m.Uncertain() && !errors.Is(err, engine.ErrUncertain) {
 		err = errors.Join(engine.ErrUncertain, err)
 	}
-	return errno(err)
+	return err
 }
 
 // selector returns what msgtyp and flags select.
@@ -199,8 +199,8 @@ func fill(buf []byte, m *engine.Message) int {
 
 // copyAt returns the message at a position. One position behind the other takes a trip each.
 func (h *handle) copyAt(ctx context.Context, id int, buf []byte, position int) (int, error) {
-	if room(buf) == 0 {
-		return 0, sysv.EINVAL
+	if position < 0 {
+		return 0, sysv.ENOMSG
 	}
 	h.mu.Lock()
 	at := h.peek
@@ -259,6 +259,10 @@ func unix(t time.Time) int64 { return max(t.Unix(), 0) }
 func (h *handle) Set(id int, a sysv.Attr) error {
 	ctx, cancel := h.timeout()
 	defer cancel()
+	const nobody = ^uint32(0)
+	if a.UID == nobody || a.GID == nobody {
+		return sysv.EINVAL
+	}
 	a.Mode &= 0o777
 	return errno(h.e.Set(ctx, id, engine.Attr(a)))
 }

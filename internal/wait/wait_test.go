@@ -303,6 +303,17 @@ func (o *receive) Try() error {
 	return o.took(err)
 }
 
+func (o *receive) TryHere() error {
+	defer o.use()()
+	switch {
+	case o.h.closed.Load():
+		return errClosed
+	case o.takeSlot():
+		return nil
+	}
+	return ErrWait
+}
+
 func (o *receive) takeSlot() bool {
 	o.h.mu.Lock()
 	defer o.h.mu.Unlock()
@@ -376,6 +387,14 @@ func (o *send) Try() error {
 		return ErrWait
 	}
 	return err
+}
+
+func (o *send) TryHere() error {
+	defer o.use()()
+	if o.h.closed.Load() {
+		return errClosed
+	}
+	return ErrWait
 }
 
 func (o *send) Block(thread sysv.Thread) error {
