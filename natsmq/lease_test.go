@@ -284,6 +284,17 @@ func drain(t *testing.T, id, total int, handles []leaser, count func(text string
 		thread := h.NewThread().(sysv.LeasingThread)
 		var mine sync.WaitGroup
 		over := make(chan struct{})
+		mine.Go(func() {
+			<-done
+			for {
+				select {
+				case <-over:
+					return
+				case <-time.After(10 * time.Millisecond):
+					thread.Interrupt()
+				}
+			}
+		})
 		receiving.Go(func() {
 			defer mine.Wait()
 			defer close(over)
@@ -319,17 +330,6 @@ func drain(t *testing.T, id, total int, handles []leaser, count func(text string
 				mu.Unlock()
 				if err := l.Ack(); err != nil {
 					t.Error(err)
-				}
-			}
-		})
-		mine.Go(func() {
-			<-done
-			for {
-				select {
-				case <-over:
-					return
-				case <-time.After(10 * time.Millisecond):
-					thread.Interrupt()
 				}
 			}
 		})
@@ -624,4 +624,31 @@ func TestLeaseOnClusters(t *testing.T) {
 			t.Errorf("%d messages are left, %d came", n, len(counts))
 		}
 	})
+}
+
+// Whoever is slow does not keep messages from others.
+func TestLeaseSlow(t *testing.T) {
+	s := newLeaseServer(t)
+	a, b := s.cluster().leaser(t), s.cluster().leaser(t)
+	id := a.create()
+	const total = 20
+	for i := range total {
+		a.send(id, 1, strconv.Itoa(i))
+	}
+	var slow []sysv.Lease
+	for i := range 3 {
+		slow = append(slow, a.want(id, 0, 0, strconv.Itoa(i), 1))
+		time.Sleep(50 * time.Millisecond)
+	}
+	for i := 3; i < total; i++ {
+		b.ack(b.want(id, 0, 0, strconv.Itoa(i), 1))
+	}
+	for _, l := range slow {
+		a.ack(l)
+	}
+	a.Release()
+	b.Release()
+	if n := a.messages(id); n != 0 {
+		t.Errorf("%d messages are left", n)
+	}
 }
