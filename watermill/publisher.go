@@ -118,12 +118,12 @@ type life struct {
 	mu      sync.Mutex
 	closed  bool
 	running sync.WaitGroup // added to while mu is locked and closed is false
-	once    sync.Once
+	done    chan struct{}  // closed when close is through
 }
 
 func newLife() life {
 	ctx, cancel := context.WithCancelCause(context.Background())
-	return life{ctx: ctx, cancel: cancel}
+	return life{ctx: ctx, cancel: cancel, done: make(chan struct{})}
 }
 
 // begin reports whether a call may begin. If so, end ends it.
@@ -154,17 +154,20 @@ func endedBy(ctx, other context.Context) (context.Context, context.CancelFunc) {
 	}
 }
 
-// close ends everything, and calls f, once.
-func (l *life) close(f func() error) (err error) {
+// close ends everything, and calls f. A second call waits for the first.
+func (l *life) close(f func() error) error {
 	l.mu.Lock()
+	first := !l.closed
 	l.closed = true
 	l.mu.Unlock()
+	if !first {
+		<-l.done // not a sync.Once, whose Mutex is none of testing/synctest's waits
+		return nil
+	}
+	defer close(l.done)
 	l.cancel(ErrClosed)
-	l.once.Do(func() {
-		l.running.Wait()
-		err = f()
-	})
-	return err
+	l.running.Wait()
+	return f()
 }
 
 // handles are the topics that a Publisher or a Subscriber has used.
