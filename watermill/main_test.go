@@ -1,9 +1,11 @@
 package watermill_test
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"os"
+	"strconv"
 	"sync"
 	"testing"
 	"time"
@@ -73,9 +75,20 @@ var quiet = chanmqwatermill.WithLogger(watermill.NopLogger{})
 func numbered(from, to int) []*message.Message {
 	var msgs []*message.Message
 	for i := from; i < to; i++ {
-		msgs = append(msgs, message.NewMessage(fmt.Sprint(i), []byte("payload")))
+		msgs = append(msgs, message.NewMessage(strconv.Itoa(i), payload(i)))
 	}
 	return msgs
+}
+
+// payload is that of a numbered message. It ends as the empty room of a journal does.
+func payload(i int) []byte { return bytes.Repeat([]byte{0xFF}, i%50) }
+
+// wantPayload fails the test if a numbered message has another payload.
+func wantPayload(t testing.TB, msg *message.Message) {
+	t.Helper()
+	if i, err := strconv.Atoi(msg.UUID); err != nil || !bytes.Equal(msg.Payload, payload(i)) {
+		t.Errorf("message %s has the payload %q", msg.UUID, msg.Payload)
+	}
 }
 
 // tally counts messages by UUID.
