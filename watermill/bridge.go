@@ -21,10 +21,11 @@ import (
 // message's ctx ends with ctx; it has [InfoFrom].
 //
 // It returns why it ended, never nil: after the end of ctx an error that matches ctx.Err(),
-// chanmq.ErrRemoved or chanmq.ErrClosed, and so on. Calls of Publish have returned by
-// then, and what was taken and not published is in the handle of q: the next receive on it gets
-// that first, and Queue.Shutdown sends it back to the kernel. If the handle was closed
-// meanwhile and the kernel has no room, the error has it: a *chanmq.UndeliveredError.
+// chanmq.ErrRemoved or chanmq.ErrClosed, and so on. It closes neither the queue nor the
+// publisher. Calls of Publish have returned by then, and what was taken and not published is
+// in the handle of q: the next receive on it gets that first, and Queue.Shutdown sends it back
+// to the kernel. If the handle was closed meanwhile and the kernel has no room, the error has
+// it: a *chanmq.UndeliveredError.
 //
 // Nothing is lost; if the process is killed, that takes chanmq.WithJournal on q. A message
 // is published twice, or more often, if Publish has published it and returned an error, as it
@@ -91,10 +92,11 @@ func (o *options) publish(ctx, pausing context.Context, d chanmq.Delivery[[]byte
 	return nil
 }
 
-// FromSubscriber sends the messages of a topic of any subscriber of Watermill to q, with the mtype
-// typ, until ctx ends, the queue fails, or the subscriber closes its channel. It sends one
-// message after the other, in the order in which the subscriber delivers them, and calls its
-// Ack when the kernel has it. While the queue is full it waits, and takes no other message.
+// FromSubscriber sends the messages of a topic of any subscriber of Watermill to q, with the
+// mtype typ, until ctx ends, the queue fails, or the subscriber closes its channel. It sends
+// one message after the other, in the order in which the subscriber delivers them, and calls
+// its Ack when the kernel has it. While the queue is full it waits, and takes no other
+// message.
 //
 // A message that could not be sent is logged, and answered with Nack after a pause
 // ([WithBackoff]): the subscriber delivers it again. That is so for ever with one that is too
@@ -107,10 +109,10 @@ func (o *options) publish(ctx, pausing context.Context, d chanmq.Delivery[[]byte
 // the subscription has ended, or had the time of [WithCloseTimeout] to end.
 //
 // Nothing is lost that the subscriber delivers again after Nack, and after the end of its ctx
-// or process: that is the engine's promise, and not one of gochannel, which discards what is under way
-// when a subscription ends. A message is in the queue twice if the process died, or the
-// subscriber lost its engine, between the send and the engine's knowledge of Ack, and also if
-// the engine itself delivers it twice.
+// or process: that is the engine's promise, and not one of gochannel, which discards what is
+// under way when a subscription ends. A message is in the queue twice if the process died, or
+// the subscriber lost its engine, between the send and the engine's knowledge of Ack, and also
+// if the engine itself delivers it twice.
 func FromSubscriber(ctx context.Context, subscriber message.Subscriber, topic string, q *chanmq.Queue[[]byte], typ int64, opts ...Option) error {
 	o := newOptions(opts)
 	subscribed, unsubscribe := context.WithCancel(ctx)

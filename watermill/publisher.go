@@ -79,7 +79,12 @@ func (p *Publisher) Publish(topic string, messages ...*message.Message) error {
 		texts[i] = text
 		own = own || msg.Context() != context.Background()
 	}
-	t, err := p.handles.get(p.ctx, topic)
+	opening, cancel := p.ctx, context.CancelFunc(func() {})
+	if own {
+		opening, cancel = p.within(messages[0].Context())
+	}
+	t, err := p.handles.get(opening, topic)
+	cancel()
 	if err != nil {
 		return fail(0, 0, err)
 	}

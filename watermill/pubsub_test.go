@@ -1,3 +1,5 @@
+//go:build linux
+
 package watermill_test
 
 import (
@@ -36,8 +38,8 @@ var features = tests.Features{
 	ContextPreserved: false,
 	// The larger numbers take larger queues: TestWatermillFull.
 	ForceShort: true,
-	// RestartServiceCommand: the kernel is not restarted while its processes live, so there is nothing
-	// to reconnect to.
+	// RestartServiceCommand: the kernel is not restarted while its processes live, so there is
+	// nothing to reconnect to.
 }
 
 // sites are the queues of Watermill's tests, one for each topic.

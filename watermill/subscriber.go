@@ -74,7 +74,8 @@ func (s *Subscriber) SubscribeInitialize(topic string) error {
 //
 // What nobody has read from the channel goes back to the queue's handle, and is the first that
 // the next subscription on that handle gets. What was read stays with its handler, to be
-// answered, for as long as [WithCloseTimeout] says.
+// answered, for as long as [WithCloseTimeout] says: Close waits for that, the end of ctx alone
+// does not.
 //
 // An error is that of Topics, of chanmq's Consumer, of ctx if it has ended already, or
 // [ErrClosed].

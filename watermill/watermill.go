@@ -77,8 +77,8 @@
 //	               the payload, up to the last byte
 //	last    1      0
 //
-// The last byte tells a journal where the text ends. Pairs are in the order of their keys; readers
-// take any order. A text with a wrong number is refused as a whole. None begins as an
+// The last byte tells a journal where the text ends. Pairs are in the order of their keys;
+// readers take any order. A text with a wrong number is refused as a whole. None begins as an
 // envelope of chanmq does (docs/envelope.md), so it can be in one, or in a pack.
 package watermill
 
@@ -234,15 +234,16 @@ func WithBackoff(b Backoff) Option { return func(o *options) { o.backoff = b } }
 //   - chanmq.WithMaxAttempts puts messages aside that fail again and again, or that kill
 //     their process.
 //   - chanmq.WithBorrowedValues takes a Marshaler that is no codec.Ender, such as [Plain]. A
-//     payload is valid until Ack or Nack then.
+//     payload is valid until Ack or Nack then, and no longer than the message's ctx.
 func WithConsumer(opts ...chanmq.ConsumerOption) Option {
 	return func(o *options) { o.consumer = append(o.consumer, opts...) }
 }
 
 // WithCloseTimeout sets how long a subscription that ends waits for the handlers which have a
 // message of it to answer; then it takes Nack for an answer, so that the message is delivered
-// again, and a handler's Ack returns false. It is also how long Subscriber.Close waits for room in
-// a queue that it owns, and FromSubscriber for a subscriber that has to close its channel. The default is 10 seconds; with 0 nobody waits.
+// again, and a handler's Ack returns false. It is also how long Subscriber.Close waits for
+// room in a queue that it owns, and FromSubscriber for its subscriber to close the channel.
+// The default is 10 seconds; with 0 nobody waits.
 func WithCloseTimeout(d time.Duration) Option { return func(o *options) { o.closeTimeout = d } }
 
 // WithLogger sets where errors go that no call returns. The default is log/slog's default
