@@ -17,14 +17,15 @@ import (
 	chanmqwatermill "github.com/chanmq/chanmq/watermill"
 )
 
-// A Router with two topics, which are two types of one queue.
+// A Router whose handlers have a queue each.
 func Example() {
-	// A program with a queue that others know calls chanmq.Create, and not WithRemoveOnClose.
-	q, err := chanmq.Private(0o600, chanmq.WithJournal(""), chanmq.WithRemoveOnClose())
-	if err != nil {
+	// Programs with queues that others know call chanmq.Create, and not WithRemoveOnClose.
+	orders, err1 := chanmq.Private(0o600, chanmq.WithJournal(""), chanmq.WithRemoveOnClose())
+	bills, err2 := chanmq.Private(0o600, chanmq.WithJournal(""), chanmq.WithRemoveOnClose())
+	if err := errors.Join(err1, err2); err != nil {
 		log.Fatal(err)
 	}
-	topics := chanmqwatermill.Types(q, map[string]int64{"orders": 1, "bills": 2})
+	topics := chanmqwatermill.Queues(map[string]*chanmq.Queue[[]byte]{"orders": orders, "bills": bills})
 	publisher := chanmqwatermill.NewPublisher(topics)
 	subscriber := chanmqwatermill.NewSubscriber(topics)
 
@@ -47,14 +48,14 @@ func Example() {
 	go func() { stopped <- router.Run(context.Background()) }()
 
 	if err := publisher.Publish("orders", message.NewMessage(watermill.NewUUID(), []byte("two lamps"))); err != nil {
-		log.Print(err) // such as: the queue was removed
+		log.Print(err) // such as: the message is too large
 	}
 	<-printed
 
-	// The Router closes its subscribers. The queue is the program's, and comes last.
+	// The Router closes its subscribers. The queues are the program's, and come last.
 	ending, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := errors.Join(router.Close(), <-stopped, subscriber.Close(), publisher.Close(), q.Shutdown(ending)); err != nil {
+	if err := errors.Join(router.Close(), <-stopped, publisher.Close(), orders.Shutdown(ending), bills.Shutdown(ending)); err != nil {
 		log.Print(err)
 	}
 	// Output: bill for two lamps

@@ -180,7 +180,10 @@ func (u *subscription) run() {
 		if u.taking.Err() != nil {
 			break
 		}
-		if err == nil || fatal(err) {
+		if err == nil {
+			err = chanmq.ErrClosed // the handle was shut down
+		}
+		if fatal(err) {
 			u.s.o.logger.Error("The subscription has ended", err, u.fields)
 			break
 		}

@@ -531,10 +531,11 @@ func TestMany(t *testing.T) {
 	empty(t, id)
 }
 
-// TestRouter: a Router of Watermill with its middlewares, from one topic to another.
+// TestRouter: a Router of Watermill with its middlewares, from one queue to another, with more
+// messages than the queues have room for.
 func TestRouter(t *testing.T) {
-	q := chanmqtest.New(t)
-	topics := chanmqwatermill.Types(q, map[string]int64{"in": 1, "out": 2, "poison": 3})
+	topics := chanmqwatermill.Queues(map[string]*chanmq.Queue[[]byte]{
+		"in": chanmqtest.New(t), "out": chanmqtest.New(t), "poison": chanmqtest.New(t)})
 	p := chanmqwatermill.NewPublisher(topics)
 	s := chanmqwatermill.NewSubscriber(topics, quick)
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
@@ -555,10 +556,13 @@ func TestRouter(t *testing.T) {
 	running := make(chan error)
 	go func() { running <- router.Run(t.Context()) }()
 	<-router.Running()
-	const n = 100
-	if err := p.Publish("in", numbered(0, n)...); err != nil {
-		t.Fatal(err)
-	}
+	const n = 2000
+	var publishing sync.WaitGroup
+	publishing.Go(func() {
+		if err := p.Publish("in", numbered(0, n)...); err != nil {
+			t.Error(err)
+		}
+	})
 	results := chanmqwatermill.NewSubscriber(topics)
 	out, err := results.Subscribe(t.Context(), "out")
 	if err != nil {
@@ -581,6 +585,7 @@ func TestRouter(t *testing.T) {
 	came.add(msg.UUID)
 	msg.Ack()
 	came.want(t, n, 1)
+	publishing.Wait()
 	if err := errors.Join(router.Close(), <-running, results.Close(), s.Close(), p.Close()); err != nil {
 		t.Error(err)
 	}

@@ -2,24 +2,28 @@
 // (github.com/ThreeDotsLabs/watermill) whose topics are queues of chanmq, and two functions
 // that put any other engine of Watermill (Kafka, Redis, AMQP, SQL) at the end of a queue.
 //
-//	topics := chanmqwatermill.Types(q, map[string]int64{"orders": 1, "alarms": 2})
+//	topics := chanmqwatermill.Keys(map[string]chanmq.Key{"orders": 0x2a01, "bills": 0x2a02}, 0o600)
 //	publisher := chanmqwatermill.NewPublisher(topics)
 //	subscriber := chanmqwatermill.NewSubscriber(topics)
-//	router.AddHandler("billing", "orders", subscriber, "alarms", publisher, bill)
+//	router.AddHandler("billing", "orders", subscriber, "bills", publisher, bill)
 //
-//	go chanmqwatermill.ToPublisher(ctx, q, chanmq.OfType(1), kafka, "orders")
-//	go chanmqwatermill.FromSubscriber(ctx, kafka, "replies", q, 2)
+//	go chanmqwatermill.ToPublisher(ctx, q, chanmq.OfType(1), kafka, "readings")
+//	go chanmqwatermill.FromSubscriber(ctx, kafka, "setpoints", q, 2)
 //
 // The programs at the other end of the queue need not use Watermill, nor be written in Go:
 // with [Plain] the text of a message is its payload.
 //
 // # Topics
 //
-// A topic is a type of a queue that the program has opened ([Types]), or a queue of its own
-// ([Keys]); what a [Topics] of the program's says otherwise ([TopicFunc]). The queues are
-// opened with any options, and everything that these do holds here: a journal
-// (chanmq.WithJournal), packs (WithPacking), texts of any size (WithLarge).
-// Topics that share a queue share its room: one that nobody subscribes to fills it for all.
+// A topic is a queue, opened by key ([Keys]) or by the program ([Queues]), or one type of a
+// queue ([Types]), or what a function says ([TopicFunc]). Queues are opened with any options, and
+// everything that these do holds here: a journal (chanmq.WithJournal), packs (WithPacking),
+// texts of any size (WithLarge).
+//
+// Topics that share a queue share its room. One that nobody subscribes to fills it for all. And a
+// handler must not publish to the queue from which its message came: while that is full of
+// messages for the handler, both wait for each other. So the topics of a Router's handlers
+// are queues of their own.
 //
 // Subscriptions to a topic, of all processes, compete for its messages, as receivers of a
 // queue do: each message goes to one of them.
@@ -103,7 +107,7 @@ var (
 	// Publish that Close has ended. It matches os.ErrClosed.
 	ErrClosed = fmt.Errorf("the publisher or subscriber is closed: %w", os.ErrClosed)
 
-	// ErrUnknownTopic is the error of a topic that [Types] or [Keys] was not given.
+	// ErrUnknownTopic is the error of a topic that [Keys], [Queues] or [Types] was not given.
 	ErrUnknownTopic = errors.New("unknown topic")
 
 	// ErrSubscriptionEnded is the error of [FromSubscriber] when the subscriber has closed
@@ -139,8 +143,23 @@ type TopicFunc func(ctx context.Context, topic string) (Topic, error)
 // Open calls the function.
 func (f TopicFunc) Open(ctx context.Context, topic string) (Topic, error) { return f(ctx, topic) }
 
-// Types returns topics that are types of one queue, each with an mtype of its own, > 0. Its
-// handle stays the program's, to be ended after all Publishers and Subscribers that use it.
+// Queues returns topics that are queues which the program has opened. Messages are sent with
+// the type 1, and received whatever their type. The handles stay the program's, to be ended,
+// by Queue.Shutdown, after all Publishers and Subscribers that use them. Other topics
+// are refused with [ErrUnknownTopic].
+func Queues(queues map[string]*chanmq.Queue[[]byte]) Topics {
+	queues = maps.Clone(queues)
+	return TopicFunc(func(_ context.Context, topic string) (Topic, error) {
+		q, ok := queues[topic]
+		if !ok {
+			return Topic{}, ErrUnknownTopic
+		}
+		return Topic{Queue: q, Type: 1}, nil
+	})
+}
+
+// Types returns topics that are types of one queue, each with an mtype of its own, > 0. They
+// share its room: see the package comment. The handle stays the program's, as with [Queues].
 // Other topics are refused with [ErrUnknownTopic].
 func Types(q *chanmq.Queue[[]byte], types map[string]int64) Topics {
 	types = maps.Clone(types)
