@@ -87,7 +87,7 @@ func killed(t *testing.T, role string, n int, through func(output string, to *ch
 		}
 	})
 	defer publishing.Wait()
-	deadline := time.Now().Add(time.Minute)
+	deadline := time.Now().Add(3 * time.Minute)
 	for !through(output, to) {
 		if time.Now().After(deadline) {
 			_ = from.Remove() // so that publishing ends
@@ -99,7 +99,16 @@ func killed(t *testing.T, role string, n int, through func(output string, to *ch
 		if err := p.Start(); err != nil {
 			t.Fatal(err)
 		}
-		time.Sleep(20*time.Millisecond + rand.N(30*time.Millisecond))
+		if processes%4 > 0 { // otherwise it is killed while it starts
+			for range 5000 {
+				stat, err := from.Stat()
+				if err != nil || stat.LastReceivePID == p.Process.Pid || stat.Messages == 0 {
+					break
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}
+		time.Sleep(rand.N(30 * time.Millisecond))
 		_ = p.Process.Kill() // it runs until then
 		if err := p.Wait(); p.ProcessState.ExitCode() != -1 {
 			t.Fatalf("it was not killed: %v", err)
@@ -113,7 +122,7 @@ func killed(t *testing.T, role string, n int, through func(output string, to *ch
 // TestKilledSubscriber: every message is handled, and none whose acknowledgement was done is
 // handled again.
 func TestKilledSubscriber(t *testing.T) {
-	const n = 3000
+	const n = 1000
 	output, processes := killed(t, "subscribe", n, func(output string, _ *chanmq.Queue[[]byte]) bool {
 		return strings.Count(output, "got ") >= n && different(output) == n
 	})
@@ -158,7 +167,7 @@ func TestKilledFromSubscriber(t *testing.T) { testKilledMove(t, "from subscriber
 // testKilledMove: every message gets to the other queue, and none more often than the process
 // had it when it was killed.
 func testKilledMove(t *testing.T, role string) {
-	const n = 3000
+	const n = 1000
 	var came tally
 	total := 0
 	var collecting sync.WaitGroup

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"runtime"
 	"strings"
 	"sync"
@@ -589,4 +590,111 @@ func TestRouter(t *testing.T) {
 	if err := errors.Join(router.Close(), <-running, results.Close(), s.Close(), p.Close()); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestClosedFromAllSides: the Subscriber, the queue's handle, and the ctx end at the same time,
+// in any order, while messages are delivered and the queue is full. Each message is
+// acknowledged once, or is in the kernel, or in one of the errors.
+func TestClosedFromAllSides(t *testing.T) {
+	const n, rounds = 3000, 60
+	id := newQueue(t)
+	other := attach(t, id)
+	ctx, cancel := context.WithCancel(t.Context())
+	var working sync.WaitGroup
+	working.Go(func() {
+		if err := chanmqwatermill.NewPublisher(topicOf(other)).Publish("", numbered(0, n)...); err != nil {
+			t.Error(err)
+		}
+	})
+	var acked tally
+	returned := make(chan chanmq.Message[[]byte], n) // sent again at the end
+	for range rounds {
+		if acked.different() == n {
+			break
+		}
+		q, err := chanmq.Attach(id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := chanmqwatermill.NewSubscriber(topicOf(q), quick, quiet,
+			chanmqwatermill.WithConsumer(chanmq.WithInFlight(1+rand.N(4))))
+		subscribed, unsubscribe := context.WithCancel(ctx)
+		var handling, ending sync.WaitGroup
+		for range 2 {
+			msgs, err := s.Subscribe(subscribed, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			handling.Go(func() {
+				for msg := range msgs {
+					if rand.N(10) == 0 {
+						msg.Nack()
+					} else if msg.Ack() {
+						acked.add(msg.UUID)
+					}
+				}
+			})
+		}
+		end := func(f func() error) {
+			ending.Go(func() {
+				time.Sleep(rand.N(15 * time.Millisecond))
+				err := f()
+				var undelivered *chanmq.UndeliveredError
+				if err != nil && !errors.As(err, &undelivered) {
+					t.Error(err)
+				}
+				for _, e := range allUndelivered(err) {
+					for _, m := range e.Messages {
+						returned <- m
+					}
+				}
+			})
+		}
+		end(s.Close)
+		end(s.Close)
+		end(q.Close)
+		end(func() error { unsubscribe(); return nil })
+		within(t, "the end of everything", func() { ending.Wait(); handling.Wait() })
+		unsubscribe()
+	}
+	s := chanmqwatermill.NewSubscriber(topicOf(other))
+	msgs, err := s.Subscribe(ctx, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	working.Go(func() {
+		for len(returned) > 0 {
+			m := <-returned
+			if err := other.Send(ctx, m.Type, m.Value); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	for acked.different() < n {
+		msg := receive(t, msgs)
+		acked.add(msg.UUID)
+		msg.Ack()
+	}
+	cancel()
+	within(t, "working", working.Wait)
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	acked.want(t, n, 1)
+	empty(t, id)
+}
+
+// allUndelivered returns the *chanmq.UndeliveredErrors in the tree of an error.
+func allUndelivered(err error) (found []*chanmq.UndeliveredError) {
+	switch e := err.(type) {
+	case *chanmq.UndeliveredError:
+		return append(found, e)
+	case interface{ Unwrap() []error }:
+		for _, err := range e.Unwrap() {
+			found = append(found, allUndelivered(err)...)
+		}
+	case interface{ Unwrap() error }:
+		return allUndelivered(e.Unwrap())
+	}
+	return found
 }
