@@ -104,9 +104,10 @@ func (o *options) publish(ctx, pausing context.Context, d chanmq.Delivery[[]byte
 // ends.
 //
 // It returns why it ended, never nil: after the end of ctx an error that matches ctx.Err();
-// chanmq.ErrRemoved, chanmq.ErrClosed or a missing permission; [ErrSubscriptionEnded]; or
-// what Subscribe returned. The message that it had was answered with Nack by then, and
-// the subscription has ended, or had the time of [WithCloseTimeout] to end.
+// chanmq.ErrRemoved, chanmq.ErrClosed or a missing permission; [ErrSubscriptionEnded]; what
+// Subscribe returned; or chanmq.ErrInvalidType at once if typ is no mtype. The message that it
+// had was answered with Nack by then, and the subscription has ended, or had the time of
+// [WithCloseTimeout] to end.
 //
 // Nothing is lost that the subscriber delivers again after Nack, and after the end of its ctx
 // or process: that is the engine's promise, and not one of gochannel, which discards what is
@@ -115,6 +116,9 @@ func (o *options) publish(ctx, pausing context.Context, d chanmq.Delivery[[]byte
 // if the engine itself delivers it twice.
 func FromSubscriber(ctx context.Context, subscriber message.Subscriber, topic string, q *chanmq.Queue[[]byte], typ int64, opts ...Option) error {
 	o := newOptions(opts)
+	if typ <= 0 && o.typeOf == nil { // no message could be sent
+		return fmt.Errorf("from %q to %s: type %d: %w", topic, q.Key(), typ, chanmq.ErrInvalidType)
+	}
 	subscribed, unsubscribe := context.WithCancel(ctx)
 	defer unsubscribe()
 	messages, err := subscriber.Subscribe(subscribed, topic)

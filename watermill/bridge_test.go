@@ -505,6 +505,9 @@ func TestFromSubscriberFull(t *testing.T) {
 // TestFromSubscriberEnds: with the queue, with the subscriber, and if that does not let go.
 func TestFromSubscriberEnds(t *testing.T) {
 	q := attach(t, newQueue(t))
+	if err := chanmqwatermill.FromSubscriber(t.Context(), &fake{}, "x", q, 0); !errors.Is(err, chanmq.ErrInvalidType) {
+		t.Error(err)
+	}
 	if err := q.Remove(); err != nil {
 		t.Fatal(err)
 	}

@@ -47,7 +47,8 @@
 //   - with a journal, what was not acknowledged when the process died: of each subscription at
 //     most as many messages as may be in flight (chanmq.WithInFlight, 1 by default). The
 //     acknowledgement follows Message.Ack at once, in another goroutine; Message.Context ends
-//     when it is done.
+//     when it is done;
+//   - what a handler had published before it failed and its message came again.
 //
 // Nothing else does. [ToPublisher] and [FromSubscriber] say what holds for them.
 //
