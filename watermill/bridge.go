@@ -55,7 +55,7 @@ func ToPublisher(ctx context.Context, q *chanmq.Queue[[]byte], s chanmq.Selector
 	if err == nil {
 		err = chanmq.ErrClosed // the handle was shut down
 	}
-	return fmt.Errorf("from %s to a publisher: %w", q.Key(), errors.Join(append([]error{err}, lost...)...))
+	return fmt.Errorf("from %s to a publisher: %w", nameOf(q), errors.Join(append([]error{err}, lost...)...))
 }
 
 // publish publishes a delivery and settles it; the end of pausing ends its pause. It returns
@@ -92,6 +92,14 @@ func (o *options) publish(ctx, pausing context.Context, d chanmq.Delivery[[]byte
 	return nil
 }
 
+// nameOf returns the key of a queue, or the msqid of a private one.
+func nameOf(q *chanmq.Queue[[]byte]) string {
+	if q.Key() == 0 {
+		return fmt.Sprintf("msqid %d", q.ID())
+	}
+	return q.Key().String()
+}
+
 // FromSubscriber sends the messages of a topic of any subscriber of Watermill to q, with the
 // mtype typ, until ctx ends, the queue fails, or the subscriber closes its channel. It sends
 // one message after the other, in the order in which the subscriber delivers them, and calls
@@ -117,7 +125,7 @@ func (o *options) publish(ctx, pausing context.Context, d chanmq.Delivery[[]byte
 func FromSubscriber(ctx context.Context, subscriber message.Subscriber, topic string, q *chanmq.Queue[[]byte], typ int64, opts ...Option) error {
 	o := newOptions(opts)
 	if typ <= 0 && o.typeOf == nil { // no message could be sent
-		return fmt.Errorf("from %q to %s: type %d: %w", topic, q.Key(), typ, chanmq.ErrInvalidType)
+		return fmt.Errorf("from %q to %s: type %d: %w", topic, nameOf(q), typ, chanmq.ErrInvalidType)
 	}
 	subscribed, unsubscribe := context.WithCancel(ctx)
 	defer unsubscribe()
@@ -127,7 +135,7 @@ func FromSubscriber(ctx context.Context, subscriber message.Subscriber, topic st
 		unsubscribe()
 		o.refuse(messages)
 	}
-	return fmt.Errorf("from %q to %s: %w", topic, q.Key(), err)
+	return fmt.Errorf("from %q to %s: %w", topic, nameOf(q), err)
 }
 
 // sendAll sends messages until that has come to an end.

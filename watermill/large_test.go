@@ -4,10 +4,12 @@ package watermill_test
 
 import (
 	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
 
+	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/chanmq/chanmq"
@@ -63,5 +65,32 @@ func TestLarge(t *testing.T) {
 	}
 	if err := s.Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestEnvelopeLogged: without that function, the text is in the log.
+func TestEnvelopeLogged(t *testing.T) {
+	q := chanmqtest.New(t, chanmq.WithPacking())
+	plain := attach(t, q.ID())
+	damaged := []byte("\xFEcmq damaged")
+	if err := plain.Send(t.Context(), 1, damaged); err != nil {
+		t.Fatal(err)
+	}
+	logger := watermill.NewCaptureLogger()
+	s := chanmqwatermill.NewSubscriber(topicOf(q), chanmqwatermill.WithLogger(logger))
+	msgs, err := s.Subscribe(t.Context(), "x")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := chanmqwatermill.NewPublisher(topicOf(q)).Publish("", numbered(0, 1)...); err != nil {
+		t.Fatal(err)
+	}
+	receive(t, msgs).Ack()
+	if err := s.Close(); err != nil {
+		t.Error(err)
+	}
+	logged := logger.Captured()[watermill.ErrorLogLevel]
+	if len(logged) != 1 || logged[0].Fields["text"] != fmt.Sprintf("%q", damaged) {
+		t.Errorf("%+v", logged)
 	}
 }

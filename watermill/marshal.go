@@ -157,10 +157,12 @@ func (o *options) consume(ctx context.Context, q *chanmq.Queue[[]byte], s chanmq
 		q = chanmq.As(q, codec.Codec[[]byte](endedBytes{codec.Bytes(), e.NeverEndsIn()}))
 	}
 	opts := append([]chanmq.ConsumerOption{chanmq.WithDecodeError(func(err *chanmq.DecodeError) {
-		o.logger.Error("A message cannot be taken out of its envelope", err, watermill.LogFields{"topic": topic, "mtype": err.Message.Type})
 		if o.undecoded != nil {
 			o.undecoded(topic, err.Message, err)
+			return
 		}
+		o.logger.Error("A message cannot be taken out of its envelope, and is dropped", err,
+			watermill.LogFields{"topic": topic, "mtype": err.Message.Type, "text": fmt.Sprintf("%q", err.Message.Value)})
 	})}, o.consumer...)
 	return q.Consumer(ctx, s, opts...)
 }

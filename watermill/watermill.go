@@ -133,8 +133,9 @@ type Topic struct {
 type Topics interface {
 	// Open is called by each Publisher and Subscriber when it uses the topic for the first
 	// time, and again if it has failed. The Topic is kept until Close, so a program with
-	// topics without number gives them types of one queue. ctx ends when nobody waits for
-	// the result any more; see chanmq.WithWait.
+	// topics without number gives them types of one queue. ctx is that of the Publish or
+	// Subscribe which was the first to need the topic, and ends with Close too; see
+	// chanmq.WithWait.
 	Open(ctx context.Context, topic string) (Topic, error)
 }
 
@@ -277,8 +278,8 @@ func WithLogger(l watermill.LoggerAdapter) Option { return func(o *options) { o.
 // and nothing behind it is delivered.
 //
 // f is also called with what chanmq cannot take out of its envelope (a *chanmq.DecodeError);
-// without this option that is logged only. f may be called by several goroutines at once. It
-// must not call Close of the Subscriber.
+// without this option that is logged, with its text, and gone. f may be called by several
+// goroutines at once. It must not call Close of the Subscriber.
 func WithUndecoded(f func(topic string, m chanmq.Message[[]byte], err error)) Option {
 	return func(o *options) { o.undecoded = f }
 }
