@@ -108,7 +108,7 @@ func killed(t *testing.T, role string, n int, through func(output string, to *ch
 				time.Sleep(time.Millisecond)
 			}
 		}
-		time.Sleep(rand.N(30 * time.Millisecond))
+		time.Sleep(rand.N(10 * time.Millisecond))
 		_ = p.Process.Kill() // it runs until then
 		if err := p.Wait(); p.ProcessState.ExitCode() != -1 {
 			t.Fatalf("it was not killed: %v", err)
