@@ -8,7 +8,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/chanmq/chanmq"
-	"github.com/chanmq/chanmq/chanmqtest"
 	chanmqwatermill "github.com/chanmq/chanmq/watermill"
 )
 
@@ -25,7 +24,7 @@ func BenchmarkPubSub(b *testing.B) {
 		"one in flight, journal": {[]chanmq.Option{chanmq.WithJournal(journalDir(b))}, 1},
 	} {
 		b.Run(name, func(b *testing.B) {
-			q := chanmqtest.New(b, test.opts...)
+			q := reaped(b, test.opts...)
 			p := chanmqwatermill.NewPublisher(topicOf(q))
 			s := chanmqwatermill.NewSubscriber(topicOf(q), chanmqwatermill.WithConsumer(chanmq.WithInFlight(test.inFlight)))
 			msgs, err := s.Subscribe(b.Context(), "")

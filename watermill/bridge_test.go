@@ -52,7 +52,7 @@ func goChannel(t *testing.T) *gochannel.GoChannel {
 // TestThroughGoChannel: from one queue through Watermill's engine in memory to another one.
 func TestThroughGoChannel(t *testing.T) {
 	const n = 2000
-	from, to := chanmqtest.New(t), chanmqtest.New(t)
+	from, to := reaped(t), reaped(t)
 	g := goChannel(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var moving sync.WaitGroup
@@ -111,7 +111,7 @@ func TestToPublisherFails(t *testing.T) {
 	for _, inFlight := range []int{1, 8} {
 		t.Run(strconv.Itoa(inFlight), func(t *testing.T) {
 			const n = 1000
-			q := chanmqtest.New(t)
+			q := reaped(t)
 			var mu sync.Mutex
 			var order []int
 			var published, failed tally
@@ -181,7 +181,7 @@ func TestToPublisherFails(t *testing.T) {
 // TestToPublisherStuck: the end of ctx reaches a publisher that waits by the message's ctx, and
 // the message is in the handle afterwards.
 func TestToPublisherStuck(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	if err := chanmqwatermill.NewPublisher(topicOf(q)).Publish("", numbered(0, 1)...); err != nil {
 		t.Fatal(err)
 	}
@@ -265,7 +265,7 @@ func TestToPublisherUndelivered(t *testing.T) {
 
 // TestToPublisherTopics: topics by mtype, errors of that, and texts that are refused.
 func TestToPublisherTopics(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	for typ := int64(1); typ <= 4; typ++ {
 		if err := q.Send(t.Context(), typ, fmt.Append(nil, typ)); err != nil {
 			t.Fatal(err)
@@ -315,7 +315,7 @@ func TestToPublisherTopics(t *testing.T) {
 // again, on either side: nothing is lost, nothing comes twice, the order is kept.
 func TestFromSubscriberMoves(t *testing.T) {
 	const n = 2000
-	from, to := chanmqtest.New(t), chanmqtest.New(t)
+	from, to := reaped(t), reaped(t)
 	var working sync.WaitGroup
 	working.Go(func() {
 		if err := chanmqwatermill.NewPublisher(topicOf(from)).Publish("", numbered(0, n)...); err != nil {
@@ -417,7 +417,7 @@ func (f *fake) Close() error { return nil }
 
 // TestUnsendable: what can never be sent.
 func TestUnsendable(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	chanmqtest.AllowLeftover(q)
 	large := message.NewMessage("large", make([]byte, 9000))
 	ctx, cancel := context.WithCancel(t.Context())
@@ -517,7 +517,7 @@ func TestFromSubscriberEnds(t *testing.T) {
 		t.Errorf("%v, %d nacks", err, f.nacks.Load())
 	}
 
-	q = chanmqtest.New(t)
+	q = reaped(t)
 	g := gochannel.NewGoChannel(gochannel.Config{}, watermill.NopLogger{})
 	subscribed := make(chan struct{})
 	go func() {

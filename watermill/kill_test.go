@@ -14,7 +14,6 @@ import (
 	"time"
 
 	"github.com/chanmq/chanmq"
-	"github.com/chanmq/chanmq/chanmqtest"
 	"github.com/chanmq/chanmq/internal/testkit"
 	chanmqwatermill "github.com/chanmq/chanmq/watermill"
 )
@@ -78,7 +77,7 @@ func init() {
 // there were.
 func killed(t *testing.T, role string, n int, through func(output string, to *chanmq.Queue[[]byte]) bool) (output string, processes int) {
 	dir := journalDir(t)
-	from, to := chanmqtest.New(t), chanmqtest.New(t)
+	from, to := reaped(t), reaped(t)
 	args := []string{dir, strconv.Itoa(from.ID()), strconv.Itoa(to.ID())}
 	var publishing sync.WaitGroup
 	publishing.Go(func() {

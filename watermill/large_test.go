@@ -13,7 +13,6 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/chanmq/chanmq"
-	"github.com/chanmq/chanmq/chanmqtest"
 	chanmqwatermill "github.com/chanmq/chanmq/watermill"
 )
 
@@ -21,7 +20,7 @@ import (
 // WithUndecoded and does not end the subscription.
 func TestLarge(t *testing.T) {
 	dir := journalDir(t)
-	q := chanmqtest.New(t, chanmq.WithLarge(dir), chanmq.WithJournal(dir))
+	q := reaped(t, chanmq.WithLarge(dir), chanmq.WithJournal(dir))
 	p := chanmqwatermill.NewPublisher(topicOf(q))
 	undecoded := make(chan error, 1)
 	s := chanmqwatermill.NewSubscriber(topicOf(q), quiet, quick, chanmqwatermill.WithUndecoded(func(_ string, _ chanmq.Message[[]byte], err error) {
@@ -70,7 +69,7 @@ func TestLarge(t *testing.T) {
 
 // TestEnvelopeLogged: without that function, the text is in the log.
 func TestEnvelopeLogged(t *testing.T) {
-	q := chanmqtest.New(t, chanmq.WithPacking())
+	q := reaped(t, chanmq.WithPacking())
 	plain := attach(t, q.ID())
 	damaged := []byte("\xFEcmq damaged")
 	if err := plain.Send(t.Context(), 1, damaged); err != nil {

@@ -16,6 +16,7 @@ import (
 	"github.com/ThreeDotsLabs/watermill/message"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/chanmqtest"
 	"github.com/chanmq/chanmq/internal/testkit"
 	chanmqwatermill "github.com/chanmq/chanmq/watermill"
 )
@@ -37,6 +38,20 @@ func newQueue(t testing.TB) int {
 	}
 	return q.ID()
 }
+
+// reaped returns a queue of chanmqtest.New, which is removed even if the tests are killed.
+func reaped(t testing.TB, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
+	t.Helper()
+	q := chanmqtest.New(t, opts...)
+	testkit.Reap(uncleaned{t}, q.ID())
+	return q
+}
+
+// uncleaned leaves the cleanup to chanmqtest, which looks for messages that are left before it
+// removes the queue.
+type uncleaned struct{ testing.TB }
+
+func (uncleaned) Cleanup(func()) {}
 
 // attach returns a handle, which is closed after the test.
 func attach(t testing.TB, id int, opts ...chanmq.Option) *chanmq.Queue[[]byte] {

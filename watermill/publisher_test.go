@@ -28,7 +28,7 @@ var (
 
 // TestPublishError: what was wrong, and how much was sent.
 func TestPublishError(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	chanmqtest.AllowLeftover(q)
 	p := chanmqwatermill.NewPublisher(chanmqwatermill.Types(q, map[string]int64{"orders": 1}))
 	large := message.NewMessage("large", make([]byte, 8192))
@@ -134,7 +134,7 @@ func TestPublishWaits(t *testing.T) {
 
 // TestPublisherPanic: a Marshaler's panic is the caller's, and nothing is stuck.
 func TestPublisherPanic(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	p := chanmqwatermill.NewPublisher(topicOf(q), chanmqwatermill.WithMarshaler(&picky{}))
 	func() {
 		defer func() {
@@ -196,7 +196,7 @@ func TestKeys(t *testing.T) {
 // TestOpenOnce: a topic is opened once, whoever uses it first, and again after an error; the
 // end of the Publisher ends the wait for it.
 func TestOpenOnce(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	chanmqtest.AllowLeftover(q)
 	var mu sync.Mutex
 	opened := 0

@@ -65,7 +65,7 @@ func (p *picky) check(msg *message.Message) (*message.Message, error) {
 func TestUndecoded(t *testing.T) {
 	for _, saved := range []bool{true, false} {
 		t.Run(fmt.Sprintf("saved=%v", saved), func(t *testing.T) {
-			q := chanmqtest.New(t)
+			q := reaped(t)
 			for _, id := range []string{"a", "panic", "error", "none", "b"} {
 				if err := chanmqwatermill.NewPublisher(topicOf(q)).Publish("", message.NewMessage(id, nil)); err != nil {
 					t.Fatal(err)
@@ -238,7 +238,7 @@ func TestCloseWaits(t *testing.T) {
 // TestSubscribeCtx: the end of the ctx ends the subscription, and those of its messages. The
 // next subscription on the handle gets the rest, in order.
 func TestSubscribeCtx(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	p := chanmqwatermill.NewPublisher(topicOf(q))
 	const n = 100
 	if err := p.Publish("", numbered(0, n)...); err != nil {
@@ -285,7 +285,7 @@ func TestSubscribeCtx(t *testing.T) {
 
 // TestSubscribeRefused: options and queues that cannot work are errors of Subscribe.
 func TestSubscribeRefused(t *testing.T) {
-	q := chanmqtest.New(t)
+	q := reaped(t)
 	closed, err := chanmq.Attach(q.ID())
 	if err != nil {
 		t.Fatal(err)
@@ -536,7 +536,7 @@ func TestMany(t *testing.T) {
 // messages than the queues have room for.
 func TestRouter(t *testing.T) {
 	topics := chanmqwatermill.Queues(map[string]*chanmq.Queue[[]byte]{
-		"in": chanmqtest.New(t), "out": chanmqtest.New(t), "poison": chanmqtest.New(t)})
+		"in": reaped(t), "out": reaped(t), "poison": reaped(t)})
 	p := chanmqwatermill.NewPublisher(topics)
 	s := chanmqwatermill.NewSubscriber(topics, quick)
 	router, err := message.NewRouter(message.RouterConfig{}, watermill.NopLogger{})
