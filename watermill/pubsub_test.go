@@ -149,6 +149,7 @@ func journalDir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	testkit.ReapPath(t, dir)
 	t.Cleanup(func() {
 		if err := os.RemoveAll(dir); err != nil {
 			t.Error(err)
