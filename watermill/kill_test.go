@@ -107,7 +107,8 @@ func killed(t *testing.T, role string, n int, through func(output string, to *ch
 				time.Sleep(time.Millisecond)
 			}
 		}
-		time.Sleep(rand.N(10 * time.Millisecond))
+		// Longer and longer, so that they get on on a slow machine as well.
+		time.Sleep(rand.N(time.Duration(10+processes) * time.Millisecond))
 		_ = p.Process.Kill() // it runs until then
 		if err := p.Wait(); p.ProcessState.ExitCode() != -1 {
 			t.Fatalf("it was not killed: %v", err)
