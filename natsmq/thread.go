@@ -95,6 +95,7 @@ func (t *thread) Send(id int, msg []byte) error {
 	}
 	defer waiter.Release()
 	for woken := false; ; woken = true {
+		waiter.Arm()
 		err := t.publish(ctx, id, out)
 		full := errors.Is(err, engine.ErrFull)
 		if woken {
@@ -160,6 +161,7 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 	defer waiter.Release()
 	var lease *engine.Lease
 	for waited := false; ; waited = true {
+		waiter.Arm()
 		if m == nil {
 			if m, lease, err = t.find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
 				if ctx.Err() != nil {
@@ -195,7 +197,7 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 		if !ok {
 			return 0, sysv.EINTR
 		}
-		if ctx.Err() != nil {
+		if m == nil && ctx.Err() != nil {
 			waiter.Pass(false)
 			return 0, sysv.EINTR
 		}

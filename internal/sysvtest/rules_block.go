@@ -363,7 +363,11 @@ var blockRules = []rule{
 				for _, c := range calls {
 					c.Interrupt()
 				}
-				runtime.Gosched()
+				if m.Traits().Remote {
+					time.Sleep(time.Millisecond) // or nothing gets through
+				} else {
+					runtime.Gosched()
+				}
 			}
 		}
 		for _, c := range calls[:senders] {

@@ -51,7 +51,7 @@ func (e *Engine) claim(ctx context.Context, id int, m *Message, uncertain bool) 
 		err := e.ask(ctx, "STREAM.MSG.DELETE."+e.layout.stream(id), deletion{m.Seq, true}, nil)
 		switch {
 		case err == nil:
-			e.room(id)
+			e.taken(id, m)
 			return true, nil
 		case hasCode(err, codeNoStream):
 			return false, ErrRemoved
@@ -60,7 +60,7 @@ func (e *Engine) claim(ctx context.Context, id int, m *Message, uncertain bool) 
 		case notFound(err):
 			mine, err := e.resolve(ctx, c)
 			if err == nil && mine {
-				e.room(id)
+				e.taken(id, m)
 			}
 			return mine, err
 		case unsent(err):
@@ -86,6 +86,12 @@ func (e *Engine) resolve(ctx context.Context, c *claim) (mine bool, err error) {
 		return false, ErrUncertain
 	}
 	return mine, nil
+}
+
+// taken is what follows when a message was taken.
+func (e *Engine) taken(id int, m *Message) {
+	e.tookLast(id, m)
+	e.room(id)
 }
 
 // room says that there is room in the queue. Nobody may be waiting for it.

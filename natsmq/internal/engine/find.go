@@ -47,6 +47,8 @@ type Message struct {
 	Type int64
 	Text []byte
 	id   string
+
+	before uint64 // of a wake-up: the message of the type that was the last one then; 0: there was none
 }
 
 // stored message, as the API has it.

@@ -218,12 +218,18 @@ func (p *peers) remember(queue int, m *Message) {
 	p.took(taken{queue, m.Seq}, m.id)
 }
 
-// HasTaken reports whether this process has taken the message of late.
+// HasTaken reports whether this process has taken the message of late, or is about to.
 func (e *Engine) HasTaken(queue int, m *Message) bool {
-	e.peers.mu.Lock()
-	defer e.peers.mu.Unlock()
-	for _, known := range e.peers.taken {
-		if _, ok := known[taken{queue, m.Seq}]; ok {
+	p, t := &e.peers, taken{queue, m.Seq}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, known := range p.taken {
+		if _, ok := known[t]; ok {
+			return true
+		}
+	}
+	for _, c := range p.claims {
+		if c.taken == t {
 			return true
 		}
 	}

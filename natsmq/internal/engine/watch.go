@@ -30,6 +30,7 @@ type watch struct {
 	groups  map[Selector]*group // of receives; guarded by mu
 	senders group               // guarded by mu
 	refs    int                 // Waiters; guarded by mu
+	newest  map[int64]uint64    // of each type, what this process has taken last; guarded by mu
 	idle    *time.Timer         // ends the watch when nobody has waited for a while; guarded by mu
 
 	soon    chan struct{}   // makes it look now
@@ -51,6 +52,7 @@ type Waiter struct {
 	group *group
 	size  int   // of a send
 	last  event // the last one
+	armed bool  // in group.waiting, or woken since; guarded by watch.mu
 
 	events chan event // has room for one
 }
@@ -116,7 +118,7 @@ func (e *Engine) watch(id int) (*watch, error) {
 	}
 	w := e.watches[id]
 	if w == nil {
-		w = &watch{e: e, id: id, groups: make(map[Selector]*group), soon: make(chan struct{}, 1)}
+		w = &watch{e: e, id: id, groups: make(map[Selector]*group), newest: make(map[int64]uint64), soon: make(chan struct{}, 1)}
 		w.senders.name = "room"
 		w.ctx, w.cancel = context.WithCancel(context.Background())
 		sub, err := e.Conn.Subscribe(e.layout.removed(id), func(*nats.Msg) { w.lookSoon() })
@@ -230,7 +232,30 @@ func (e *Engine) woken(m *nats.Msg) *Message {
 	if err != nil {
 		return nil
 	}
-	return &Message{Seq: seq, Type: typ, Text: m.Data, id: m.Header.Get(nats.MsgIdHdr)}
+	before, err := strconv.ParseUint(m.Header.Get("Nats-Last-Sequence"), 10, 64)
+	if err != nil {
+		return nil
+	}
+	return &Message{Seq: seq, Type: typ, Text: m.Data, id: m.Header.Get(nats.MsgIdHdr), before: before}
+}
+
+// mostNewest bounds watch.newest. What is forgotten costs a look.
+const mostNewest = 1 << 14
+
+// tookLast notes that this process has taken a message.
+func (e *Engine) tookLast(id int, m *Message) {
+	e.mu.Lock()
+	w := e.watches[id]
+	e.mu.Unlock()
+	if w == nil {
+		return
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.newest) >= mostNewest {
+		clear(w.newest)
+	}
+	w.newest[m.Type] = max(w.newest[m.Type], m.Seq)
 }
 
 // wake gives the event to the one who has waited longest, or passes it on.
@@ -256,25 +281,62 @@ func (w *watch) passOn(g *group, ev event) {
 	_ = w.e.Conn.PublishMsg(m) // those who wait look from time to time
 }
 
+// Arm makes the Waiter one that is woken from now on. Who looks for a message arms it before, or
+// the next one could come in between, and one behind it wake the Waiter.
+func (a *Waiter) Arm() {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	a.arm()
+}
+
+// arm needs watch.mu.
+func (a *Waiter) arm() {
+	if !a.armed {
+		a.armed = true
+		a.group.waiting = append(a.group.waiting, a)
+	}
+}
+
+// disarm undoes Arm. It reports whether the Waiter was not woken meanwhile; otherwise there is an event. It
+// needs watch.mu.
+func (a *Waiter) disarm() bool {
+	a.armed = false
+	i := slices.Index(a.group.waiting, a)
+	if i >= 0 {
+		a.group.waiting = slices.Delete(a.group.waiting, i, i+1)
+	}
+	return i >= 0
+}
+
 // Wait waits for a reason to look, or to try, and returns a message that may be there: whoever claims it
 // finds out. It returns false at the end of ctx.
 func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
-	a.w.mu.Lock()
-	a.group.waiting = append(a.group.waiting, a)
-	a.w.mu.Unlock()
+	a.Arm()
 	select {
 	case a.last = <-a.events:
-		return a.last.message, true, a.last.err
+		a.w.mu.Lock()
+		defer a.w.mu.Unlock()
+		a.armed = false
+		return a.message(), true, a.last.err
 	case <-ctx.Done():
 	}
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
-	if i := slices.Index(a.group.waiting, a); i >= 0 {
-		a.group.waiting = slices.Delete(a.group.waiting, i, i+1)
+	if a.disarm() {
 		return nil, false, nil
 	}
 	a.last = <-a.events // it came just now
-	return a.last.message, true, a.last.err
+	return a.message(), true, a.last.err
+}
+
+// message returns that of the last event, unless an older one of its type may be there that others
+// were told of. It needs watch.mu.
+func (a *Waiter) message() *Message {
+	m := a.last.message
+	if m != nil && m.before > a.w.newest[m.Type] {
+		return nil
+	}
+	return m
 }
 
 // Pass gives the last wake-up to somebody else who waits for the same: it was of no use here, or
@@ -282,6 +344,11 @@ func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
 func (a *Waiter) Pass(enough bool) {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
+	a.pass(enough)
+}
+
+// pass needs watch.mu.
+func (a *Waiter) pass(enough bool) {
 	g := a.group
 	i := slices.IndexFunc(g.waiting, func(other *Waiter) bool {
 		// A message that is as large would find no room either.
@@ -300,6 +367,10 @@ func (a *Waiter) Pass(enough bool) {
 func (a *Waiter) Release() {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
+	if a.armed && !a.disarm() {
+		a.last = <-a.events
+		a.pass(false)
+	}
 	a.w.leave()
 }
 
