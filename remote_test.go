@@ -811,6 +811,9 @@ func TestStormOfLeases(t *testing.T) {
 	done, allDone := context.WithCancel(ctxWithin(t))
 	defer allDone()
 	deal := func(d chanmq.Delivery[[]byte]) {
+		if rand.N(10) == 0 {
+			time.Sleep(rand.N(time.Millisecond)) // the handle may be closed meanwhile
+		}
 		if rand.N(3) == 0 {
 			_ = d.Nack()
 			return

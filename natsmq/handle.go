@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
@@ -18,6 +19,9 @@ type handle struct {
 	c      *Cluster
 	e      *engine.Engine
 	leases *engine.Leases // nil: of the Cluster's own, which no program uses
+
+	// When a receive has last come too late for a message, in nanoseconds since 1970.
+	competed atomic.Int64
 
 	mu    sync.Mutex
 	held  []held // taken, and not given out: the call was over before it knew; guarded by mu

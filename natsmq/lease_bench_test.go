@@ -14,7 +14,7 @@ import (
 )
 
 // fillQueue sends n messages of 64 bytes to the queue, many at a time.
-func fillQueue(b *testing.B, nc *nats.Conn, cluster *Cluster, id, n int) {
+func fillQueue(b *testing.B, cluster *Cluster, id, n int) {
 	b.Helper()
 	var failed atomic.Int64
 	const senders = 256
@@ -42,19 +42,15 @@ func fillQueue(b *testing.B, nc *nats.Conn, cluster *Cluster, id, n int) {
 // benchQueue returns a handle of a new queue with n messages.
 func benchQueue(b *testing.B, n int) (*nats.Conn, *Cluster, *handle, int) {
 	b.Helper()
-	nc := embedded(b, b.TempDir())
-	cluster, err := New(nc, WithLimits(benchLimits))
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { _ = cluster.Close() })
-	h := (&handle{c: cluster, e: cluster.engine}).Handle().(*handle)
+	cluster := newLeaseServer(b).cluster()
+	nc := cluster.engine.Conn
+	h := cluster.kernel().Handle().(*handle)
 	b.Cleanup(h.Release)
 	id, err := h.Get(sysv.KeyPrivate, 0o600)
 	if err != nil {
 		b.Fatal(err)
 	}
-	fillQueue(b, nc, cluster, id, n)
+	fillQueue(b, cluster, id, n)
 	return nc, cluster, h, id
 }
 
@@ -106,8 +102,7 @@ func BenchmarkLease(b *testing.B) {
 
 // BenchmarkPlainPull is the same with a consumer of JetStream alone, whose messages stay.
 func BenchmarkPlainPull(b *testing.B) {
-	nc, cluster, _, id := benchQueue(b, b.N)
-	_ = cluster
+	nc, _, _, id := benchQueue(b, b.N)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		b.Fatal(err)

@@ -22,13 +22,13 @@ func streamName(id int) string { return fmt.Sprintf("%s_Q%d", defaultPrefix, id)
 
 // leaseServer is a server that can be stopped and started again.
 type leaseServer struct {
-	t    *testing.T
+	t    testing.TB
 	dir  string
 	port int
 	s    *server.Server
 }
 
-func newLeaseServer(t *testing.T) *leaseServer {
+func newLeaseServer(t testing.TB) *leaseServer {
 	s := &leaseServer{t: t, dir: filepath.Join(t.TempDir(), "js"), port: -1}
 	s.start()
 	t.Cleanup(s.stop)
@@ -90,8 +90,7 @@ type leaser struct {
 }
 
 func (c *Cluster) leaser(t *testing.T) leaser {
-	h := (&handle{c: c, e: c.engine}).Handle().(*handle)
-	return leaser{t, h}
+	return leaser{t, c.kernel().Handle().(*handle)}
 }
 
 func (h leaser) create() int {

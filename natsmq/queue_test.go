@@ -194,6 +194,52 @@ func TestOverlap(t *testing.T) {
 	}
 }
 
+// TestEight: eight programs that receive one type get each message once, and are faster than one,
+// which the log shows.
+func TestEight(t *testing.T) {
+	s := natstest.Single(t, jetstream.FileStorage)
+	q := private(t, newCluster(t, s.Connect(t), WithLimits(chanmq.Limits{MaxMessage: 8192, MaxBytes: 64 << 20, MaxQueues: 1})))
+	messages := faults(1000, 20_000)
+	var handles []*chanmq.Queue[[]byte]
+	for range 8 {
+		handles = append(handles, attach(t, s, q.ID()))
+	}
+	for _, receivers := range []int{1, 8, 1, 8} {
+		count := newIDs()
+		var sending, receiving sync.WaitGroup
+		for n := range 16 {
+			sending.Go(func() {
+				for i := n; i < messages; i += 16 {
+					count.sentOne(uint64(i))
+					if err := q.Send(t.Context(), 1, text(uint64(i))); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		sending.Wait()
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		began := time.Now()
+		for _, h := range handles[:receivers] {
+			receiving.Go(func() {
+				for {
+					m, err := h.Receive(ctx, chanmq.OfType(1))
+					if err != nil {
+						return
+					}
+					if count.gotOne(m.Value); count.n.Load() >= int64(messages) {
+						cancel()
+					}
+				}
+			})
+		}
+		receiving.Wait()
+		cancel()
+		t.Logf("%d: %.0f messages a second", receivers, float64(messages)/time.Since(began).Seconds())
+		count.check(t)
+	}
+}
+
 // TestRemoval ends every wait, and a key that is used again never leads to an old handle.
 func TestRemoval(t *testing.T) {
 	s := natstest.Embedded(t, jetstream.FileStorage)

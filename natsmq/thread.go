@@ -158,9 +158,10 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 		return 0, errno(err)
 	}
 	defer waiter.Release()
+	var lease *engine.Lease
 	for waited := false; ; waited = true {
 		if m == nil {
-			if m, err = t.find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
+			if m, lease, err = t.find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
 				if ctx.Err() != nil {
 					return 0, sysv.EINTR
 				}
@@ -174,10 +175,17 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 		}
 		if m != nil {
 			n, err := t.take(ctx, id, buf, m)
+			switch {
+			case lease == nil:
+			case err == nil, err == errTaken:
+				lease.Gone()
+			default:
+				lease.Release()
+			}
 			if err != errTaken {
 				return n, err
 			}
-			m = nil
+			m, lease = nil, nil
 			continue // there may be another one
 		}
 		var ok bool
@@ -191,14 +199,36 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 			waiter.Pass(false)
 			return 0, sysv.EINTR
 		}
+		if t.h.competes(sel) {
+			m = nil // somebody else may be about to take it
+		}
 	}
 }
 
-// find looks for a message.
-func (t *thread) find(ctx context.Context, id int, sel engine.Selector) (*engine.Message, error) {
+// find looks for a message. Where others take messages as well, it leases one, so that not
+// all of them try to take the same.
+func (t *thread) find(ctx context.Context, id int, sel engine.Selector) (*engine.Message, *engine.Lease, error) {
 	within, cancel := withGrace(ctx, tryAtLeast)
 	defer cancel()
-	return t.h.e.Find(within, id, sel)
+	if t.h.competes(sel) {
+		lease, err := t.h.leases.One(within, id, sel)
+		if err != nil {
+			return nil, nil, err
+		}
+		return &lease.Message, lease, nil
+	}
+	m, err := t.h.e.Find(within, id, sel)
+	return m, nil, err
+}
+
+// competing is how long after a receive has come too late others are expected to take messages
+// too.
+const competing = time.Second
+
+// competes reports whether others do, as far as is known, for a selector that messages can be
+// leased by.
+func (h *handle) competes(s engine.Selector) bool {
+	return s.Mode != engine.UpTo && time.Now().UnixNano()-h.competed.Load() < int64(competing)
 }
 
 // errTaken is the error of a message that somebody else has taken.
@@ -221,6 +251,7 @@ func (t *thread) take(ctx context.Context, id int, buf []byte, m *engine.Message
 	case err != nil:
 		return 0, errno(err)
 	case !mine:
+		t.h.competed.Store(time.Now().UnixNano())
 		return 0, errTaken
 	}
 	return fill(buf, m), nil

@@ -256,11 +256,14 @@ func (a *ahead) fill(p *Process, w wanted, n int) {
 	defer a.mu.Unlock()
 	p.k.mu.Lock()
 	defer p.k.mu.Unlock()
-	q, err := p.k.lookup(w.id)
+	if a.closed {
+		return
+	}
 	if a.leased == nil {
 		a.leased = make(map[wanted][]message)
 	}
-	for err == nil && !a.closed && len(a.leased[w]) < n {
+	q, err := p.k.lookup(w.id)
+	for err == nil && len(a.leased[w]) < n {
 		var m message
 		if m, err = q.take(w.sel, math.MaxInt, p, true); err == nil {
 			a.leased[w] = append(a.leased[w], m)
@@ -279,6 +282,7 @@ func (a *ahead) close() (all []message) {
 	for _, list := range a.leased {
 		all = slices.Concat(all, list)
 	}
+	a.leased = nil // a receive may come late
 	return all
 }
 

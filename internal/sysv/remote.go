@@ -19,7 +19,8 @@ type Traits struct {
 
 // Leaser is a Kernel that can leave a message in its queue while somebody deals with it.
 // Its Threads are LeasingThreads. What it has leased in advance, and not given out, is for
-// the others again at Release.
+// the others again at Release, behind which a receive that comes late gets none of it; and
+// before that if nobody asks for it for some time, since a Consumer may have ended.
 type Leaser interface {
 	Kernel
 	// ReceiveLeased is Receive, but the message stays in the queue until its lease ends.

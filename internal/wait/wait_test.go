@@ -93,6 +93,8 @@ func pollsHourly(c *Config) {
 	c.Polling, c.PollMin, c.PollMax = true, time.Hour, time.Hour
 }
 
+func remote(c *Config) { c.Remote, c.MaxParked = true, 1 }
+
 var ways = map[string]func(*Config){"parked": parks, "polled": pollsHourly}
 
 // inBubble runs a test for each way to wait, in a synctest bubble.

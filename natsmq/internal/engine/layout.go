@@ -68,8 +68,9 @@ var padding = strings.Repeat("p", 2*maxDigits+1)
 
 // typeOf returns the type of a message, of its subject or of that of its wake-up.
 func (l layout) typeOf(subject string) (int64, error) {
-	tokens := strings.Split(strings.TrimPrefix(subject, l.prefix+"."), ".")
-	if len(tokens) < 5 {
+	rest, ok := strings.CutPrefix(subject, l.prefix+".")
+	tokens := strings.Split(rest, ".")
+	if !ok || len(tokens) < 5 {
 		return 0, fmt.Errorf("the subject %q is not that of a message", subject)
 	}
 	typ, err := strconv.ParseInt(strings.Join(tokens[3:len(tokens)-1], ""), 16, 64)

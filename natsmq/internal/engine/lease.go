@@ -138,6 +138,16 @@ func (l *Lease) Release() {
 	_ = e.Conn.Publish(e.layout.wakeOf(l.from.queue, l.Type), nil)
 }
 
+// Gone ends the lease of a message that was taken otherwise, by Claim, or by somebody else.
+func (l *Lease) Gone() {
+	if l.ended.Swap(true) {
+		return
+	}
+	e := l.from.leases.e
+	e.leasing.keeper.remove(l)
+	_ = e.Conn.Publish(l.reply, []byte("+ACK")) // or the consumer finds out after AckWait
+}
+
 // Leases is what one handle leases. It is safe for concurrent use.
 type Leases struct {
 	e *Engine
@@ -252,6 +262,12 @@ func (l *Leases) Wait(ctx context.Context, queue int, sel Selector, room int) (l
 		return nil, 0, err
 	}
 	return s.wait(ctx, room)
+}
+
+// One leases a message that nobody has leased with the selector, not UpTo. It does not wait. ErrNone: there is
+// none.
+func (l *Leases) One(ctx context.Context, queue int, sel Selector) (*Lease, error) {
+	return l.pullOne(ctx, consumerKey{queue, sel})
 }
 
 // fit returns the lease, or keeps it if it is too large.

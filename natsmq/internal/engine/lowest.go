@@ -97,7 +97,7 @@ func (l *Leases) waitLowest(ctx context.Context, queue int, sel Selector) (*Leas
 		}
 		if ctx.Err() != nil {
 			if woken {
-				waiter.Pass(false)
+				waiter.Pass(true)
 			}
 			return nil, ctx.Err()
 		}
