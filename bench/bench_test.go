@@ -56,6 +56,12 @@ var needs = map[family][]string{
 	acked:     {"ns_per_message", "cpu_ns_per_message"},
 	calls:     {"ns_per_call", "cpu_ns_per_call", "call_p50", "call_p99"},
 	packing:   {"ns_per_message", "cpu_ns_per_message"},
+
+	clusterRoundTrip: {"rtt_p50", "rtt_p99"},
+	clusterOneWay:    {"ns_per_message", "cpu_ns_per_message"},
+	clusterDrain:     {"ns_per_message", "cpu_ns_per_message"},
+	clusterIdle:      {"client_cpu_ns_per_s", "server_cpu_ns_per_s"},
+
 	large:     {"ns_per_message", "cpu_ns_per_message", "mib_per_s"},
 	senders:   {"ns_per_message", "cpu_ns_per_message"},
 	paced:     {"cpu_ns_per_s", "cpu_ns_per_message", "latency_p50", "latency_p99"},

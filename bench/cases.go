@@ -370,6 +370,10 @@ func benchmarks(sc scale) (all []benchmark) {
 		}
 	}
 
+	for _, b := range clusterBenchmarks(sc) {
+		add(b)
+	}
+
 	for _, w := range []way{
 		{cLoop, cBlocking, cBlocking},
 		wayPacked,
@@ -495,7 +499,11 @@ func (s *session) roundTrip(f *figures, sc scale, sys system, procs int) error {
 	if err != nil {
 		return err
 	}
-	echo, err := s.start(sys, "echo", procs, l.files[1], append(l.args[1], pair("size", 64))...)
+	files, err := s.scratch(sys.files)
+	if err != nil {
+		return err
+	}
+	echo, err := s.start(sys, "echo", procs, l.files[1], append(l.args[1], pair("size", 64), "files="+files)...)
 	if err != nil {
 		return err
 	}

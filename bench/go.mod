@@ -31,6 +31,7 @@ require (
 
 require (
 	github.com/chanmq/chanmq v0.0.0-00010101000000-000000000000
+	github.com/chanmq/chanmq/natsmq v0.0.0-00010101000000-000000000000
 	github.com/nats-io/nats-server/v2 v2.14.5
 	github.com/nats-io/nats.go v1.53.1
 	github.com/redis/go-redis/v9 v9.20.0
@@ -39,3 +40,5 @@ require (
 	google.golang.org/grpc v1.84.0
 	google.golang.org/protobuf v1.36.12
 )
+
+replace github.com/chanmq/chanmq/natsmq => ../natsmq

@@ -222,6 +222,10 @@ func (r *report) markdown(plots map[family]string) string {
 		{oneWay, "One way, one sender", r.oneWayTable},
 		{acked, "One way, acknowledged", r.ackedTable},
 		{calls, "Request and reply, 64 bytes", r.callsTable},
+		{clusterRoundTrip, "Cluster: round trip, 64 bytes", r.clusterRoundTripTable},
+		{clusterDrain, "Cluster: one way, messages that wait", r.clusterOneWayTables},
+		{clusterOneWay, "Cluster: one way, sent at the same time", r.clusterOneWayTables},
+		{clusterIdle, "Cluster: receivers of one process, idle", r.clusterIdleTable},
 		{packing, "One way, channel to channel, with packing", func(w *strings.Builder, cases []*result) { r.oneWayTables(w, cases, packing) }},
 		{large, "One way, large texts", r.largeTable},
 		{senders, "One way, several sender processes, 64 bytes", r.sendersTable},
@@ -620,6 +624,8 @@ func (r *report) reaches(w *strings.Builder) {
 			r.find(roundTrip, chanmqPacking.label, p).of("rtt_p50").over(r.find(roundTrip, chanmqChannels.label, p).of("rtt_p50")),
 			times, atMost(1.05))
 	}
+
+	r.reachesCluster(line)
 
 	r.reachesLarge(line)
 

@@ -1,4 +1,4 @@
-// Command natspeer is the Go peer over NATS, and over NATS JetStream. It is a program of its own because
+// Command natspeer is the Go peer over NATS, over NATS JetStream, and with chanmq's queues on it. It is a program of its own because
 // the NATS server starts a timer in an init that reads /proc every second, which
 // would show in the idle figures of whatever links it.
 package main
@@ -15,7 +15,19 @@ import (
 )
 
 func main() {
-	os.Exit(peer.Main(os.Args[1:], peer.Kinds{"nats": open, "jetstream": openJetStream}, peer.Roles{"answer": answer, "call": call}))
+	os.Exit(peer.Main(os.Args[1:], peer.Kinds{
+		"nats":             open,
+		"jetstream":        openJetStream,
+		"jetstream-pull":   openPulled,
+		"cluster-direct":   openClusterDirect,
+		"cluster-channels": openClusterChannels,
+		"cluster-consumer": openClusterConsumer,
+	}, peer.Roles{
+		"answer":      answer,
+		"call":        call,
+		"idle-crowd":  idleCrowd,
+		"idle-server": idleServer,
+	}))
 }
 
 // A NATS server forgets what a subscriber does not take in time, so the sender
@@ -55,9 +67,24 @@ func open(a peer.Arguments) (peer.Endpoint, error) {
 	return e, e.conn.FlushTimeout(timeout)
 }
 
+// connect returns the endpoint with the server, or that which has its address. The server has JetStream.
+func connect(a peer.Arguments) (*endpoint, error) {
+	if a["url"] != "" {
+		return dial(a["url"])
+	}
+	return serve(serverOptions(a))
+}
+
+func serverOptions(a peer.Arguments) *server.Options {
+	return &server.Options{JetStream: true, StoreDir: a["files"]}
+}
+
+// unbuffered is what natsmq wants of a connection. While it is connected it makes no difference.
+var unbuffered = nats.ReconnectBufSize(-1)
+
 // dial returns the endpoint that sends to a server.
 func dial(url string) (*endpoint, error) {
-	conn, err := nats.Connect(url)
+	conn, err := nats.Connect(url, unbuffered)
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +106,7 @@ func serve(o *server.Options) (*endpoint, error) {
 	if !srv.ReadyForConnections(timeout) {
 		return nil, fmt.Errorf("the NATS server is not ready after %v", timeout)
 	}
-	conn, err := nats.Connect("", nats.InProcessServer(srv))
+	conn, err := nats.Connect("", nats.InProcessServer(srv), unbuffered)
 	return &endpoint{url: srv.ClientURL(), conn: conn}, err
 }
 

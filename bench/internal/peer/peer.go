@@ -147,12 +147,15 @@ func (p *Peer) play(name string, kinds Kinds, own Roles) error {
 	return p.done()
 }
 
-// endpointRoles are those that every kind of endpoint can play, and C as well.
+// endpointRoles are those that every kind of endpoint can play, and C as well, but sources and drain: those
+// are for a Store.
 var endpointRoles = Roles{
 	"echo":    (*Peer).echo,
 	"ping":    (*Peer).ping,
 	"source":  (*Peer).source,
+	"sources": (*Peer).sources,
 	"sink":    (*Peer).sink,
+	"drain":   (*Peer).drain,
 	"meter":   (*Peer).meter,
 	"latency": (*Peer).latency,
 }
