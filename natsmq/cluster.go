@@ -25,6 +25,7 @@ import (
 	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 	"github.com/chanmq/chanmq/natsmq/internal/engine"
+	"github.com/chanmq/chanmq/natsmq/internal/reach"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
@@ -217,3 +218,6 @@ func (c *Cluster) List(ctx context.Context) ([]chanmq.Stat, error) {
 }
 
 var _ sysv.Kernel = (*handle)(nil)
+
+// For package bridge.
+func init() { reach.Engine = func(c any) *engine.Engine { return c.(*Cluster).engine } }
