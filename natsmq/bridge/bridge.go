@@ -42,6 +42,7 @@ import (
 	"slices"
 	"strconv"
 	"sync"
+	"time"
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/internal/sysv"
@@ -305,6 +306,16 @@ func (b *Bridge) Run(ctx context.Context) error {
 		return fmt.Errorf("bridge: %w", public(err))
 	}
 	return nil
+}
+
+// grace is how long a lane goes on with what a server may have done already, when ctx has ended.
+const grace = 2 * time.Second
+
+// withGrace returns a ctx that ends that much later than another one.
+func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+	later, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, func() { time.AfterFunc(grace, cancel) })
+	return later, func() { stop(); cancel() }
 }
 
 // public returns an error of the engine as programs know it.

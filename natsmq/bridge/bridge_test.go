@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -92,6 +93,7 @@ type side struct {
 	victim
 	q   *chanmq.Queue[[]byte]
 	cmd *exec.Cmd
+	out io.Reader // of cmd
 }
 
 // newSide returns a machine. The cluster's queue with the key must exist.
@@ -125,6 +127,9 @@ func (s *side) start(step string, times int64) {
 		s.t.Fatal(err)
 	}
 	s.cmd = testkit.Process(s.t, "bridge", string(config))
+	if s.out, err = s.cmd.StdoutPipe(); err != nil {
+		s.t.Fatal(err)
+	}
 	if err := s.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
@@ -151,6 +156,7 @@ func (s *side) kill() {
 // stop ends it well.
 func (s *side) stop() {
 	s.t.Helper()
+	_, _ = s.out.Read(make([]byte, 1)) // it runs, or Wait says why not
 	if err := s.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		s.t.Fatal(err)
 	}

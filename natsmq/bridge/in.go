@@ -221,10 +221,12 @@ func (l *inLane) move(ctx context.Context, m *engine.Message) error {
 // claim takes the message in the spool out of the cluster. If it does not know whether it has, the spool keeps it.
 func (l *inLane) claim(ctx context.Context, m *engine.Message, again bool) (mine bool, err error) {
 	queue := l.spool.queue()
+	later, cancel := withGrace(ctx) // for the answer
+	defer cancel()
 	if again {
-		mine, err = l.engine.ClaimAgain(ctx, queue, m)
+		mine, err = l.engine.ClaimAgain(later, queue, m)
 	} else {
-		mine, err = l.engine.Claim(ctx, queue, m)
+		mine, err = l.engine.Claim(later, queue, m)
 	}
 	if errors.Is(err, engine.ErrRemoved) && again && queue != l.id {
 		mine, err = false, nil // with the queue that it was in

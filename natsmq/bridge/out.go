@@ -247,9 +247,11 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 		}
 	}()
 	uncertain := false
+	later, cancel := withGrace(ctx) // for the answer
+	defer cancel()
 	for times := 0; ; {
 		b := l.batch(number)
-		seq, err := l.engine.PublishBatch(ctx, l.id, b)
+		seq, err := l.engine.PublishBatch(later, l.id, b)
 		if err == nil {
 			l.last, l.after = b.Record, seq
 			l.window = min(2*l.window, MaxHeld)
@@ -262,7 +264,7 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 		if uncertain || !full && !tooLarge {
 			// This try or an earlier one may be there.
 			uncertain = true
-			if err := l.look(ctx); err != nil {
+			if err := l.look(later); err != nil {
 				return 0, err
 			}
 			if l.last.Batch == number {
@@ -294,7 +296,7 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 			continue
 		}
 		l.counts.unavailable.Add(1)
-		if !engine.Pause(ctx, times) {
+		if !engine.Pause(later, times) {
 			return 0, ctx.Err()
 		}
 		times++

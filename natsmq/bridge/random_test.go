@@ -4,7 +4,7 @@ package bridge
 
 import (
 	"context"
-	"fmt"
+	"errors"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -14,6 +14,8 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/internal/testkit"
+	"github.com/chanmq/chanmq/natsmq"
 	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
 
@@ -90,7 +92,7 @@ func TestKilledAtRandom(t *testing.T) {
 				case <-done:
 					x.stop()
 					return
-				case <-time.After(150*time.Millisecond + rand.N(400*time.Millisecond)):
+				case <-time.After(300*time.Millisecond + rand.N(2*time.Second)): // a claim that is uncertain takes half a second
 					x.kill()
 					mu.Lock()
 					kills++
@@ -148,14 +150,54 @@ func sendSlowly(t *testing.T, q *chanmq.Queue[[]byte], typ int64, n int) {
 // letters it goes there.
 func TestUndeliverable(t *testing.T) {
 	s := natstest.Embedded(t, jetstream.MemoryStorage)
-	small := clusterQueue(t, s)
-	_ = small
-	a := newSide(t, s, key, []int64{1}, nil)
-	large := strings.Repeat("x", 8000)
-	for i, text := range []string{"first", large, "second"} {
-		if err := a.q.Send(within(t, time.Second), 1, fmt.Append(nil, text)); err != nil {
-			t.Fatal(i, err)
+	limits := natsmq.WithLimits(chanmq.Limits{MaxMessage: 1000, MaxBytes: 100000, MaxQueues: 10})
+	there := clusterQueue(t, s, limits)
+	cluster, err := natsmq.New(s.Connect(t), limits)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer cluster.Close()
+	a := newSide(t, s, key, nil, nil)
+	large := strings.Repeat("x", 1001)
+	for _, text := range []string{"first", large, "second"} {
+		if err := a.q.Send(within(t, time.Second), 1, []byte(text)); err != nil {
+			t.Fatal(err)
 		}
 	}
-	_ = a
+	b, err := New(a.q, cluster, key, WithDir(a.Dir), WithOut(1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var undeliverable *UndeliverableError
+	for range 2 { // it stays
+		if err := b.Run(within(t, 10*time.Second)); !errors.As(err, &undeliverable) || undeliverable.Type != 1 || undeliverable.Size != 1001 {
+			t.Fatalf("Run: %v", err)
+		}
+	}
+	if m, err := there.Receive(within(t, time.Second), chanmq.Any()); err != nil || string(m.Value) != "first" {
+		t.Fatalf("got %q, %v", m.Value, err)
+	}
+	dead, err := chanmq.Private(0o600, chanmq.WithRemoveOnClose())
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Reap(t, dead.ID())
+	defer dead.Close()
+	b.dead = dead
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- b.Run(ctx) }()
+	if m, err := there.Receive(within(t, 10*time.Second), chanmq.Any()); err != nil || string(m.Value) != "second" {
+		t.Errorf("got %q, %v", m.Value, err)
+	}
+	if m, err := dead.Receive(within(t, 10*time.Second), chanmq.Any()); err != nil || string(m.Value) != large {
+		t.Errorf("dead: got %d bytes, %v", len(m.Value), err)
+	}
+	cancel()
+	if err := errors.Join(<-ended, b.Close()); err != nil {
+		t.Error(err)
+	}
+	if c := b.Counters().Out; c.Messages != 2 || c.Bytes != 11 || c.Dead != 1 || c.Held != 0 {
+		t.Errorf("counters: %+v", c)
+	}
 }
