@@ -37,6 +37,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -179,6 +180,9 @@ func (o *options) check() error {
 // open opens all that the bridge has.
 func (b *Bridge) open(queue *chanmq.Queue[[]byte], cluster *natsmq.Cluster, key chanmq.Key, o *options) (err error) {
 	there, err := chanmq.Open(key, cluster.Option())
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("no queue of the cluster has the key %v: %w", key, fs.ErrNotExist)
+	}
 	if err != nil {
 		return err
 	}

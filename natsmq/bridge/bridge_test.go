@@ -407,7 +407,7 @@ func TestNew(t *testing.T) {
 		{"no types", nil, "no type"},
 		{"both ways", []Option{WithOut(1, 2), WithIn(3, 2)}, "type 2 would go out and come in"},
 		{"type 0", []Option{WithOut(0)}, "types are 1 and more"},
-		{"no queue", []Option{WithOut(1), WithDir(a.Dir)}, "no queue has this key"},
+		{"no queue", []Option{WithOut(1), WithDir(a.Dir)}, "no queue of the cluster has the key"},
 	} {
 		if _, err := New(a.q, cluster, key, c.opts...); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: got %v, want %s", c.what, err, c.want)

@@ -5,6 +5,7 @@ package bridge
 import (
 	"context"
 	"errors"
+	"fmt"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -127,6 +128,51 @@ func TestKilledAtRandom(t *testing.T) {
 	if twice > 1+kills/20 {
 		t.Errorf("%d messages came twice", twice)
 	}
+	if stat, err := there.Stat(); err != nil || stat.Messages != 0 || stat.Bytes != 0 {
+		t.Errorf("the cluster's queue: %+v, %v", stat, err)
+	}
+}
+
+// Three servers, of which the stream's leader is killed again and again while messages go through.
+func TestLeaderKilled(t *testing.T) {
+	const n = 1500
+	s := natstest.Three(t, jetstream.FileStorage)
+	there := clusterQueue(t, s)
+	a := newSide(t, s, key, []int64{1}, nil)
+	b := newSide(t, s, key, nil, []int64{1})
+	a.start("", 0)
+	b.start("", 0)
+	done := make(chan struct{})
+	var killer, work sync.WaitGroup
+	kills := 0
+	stream := fmt.Sprintf("CHANMQ_Q%d", there.ID())
+	killer.Go(func() {
+		for {
+			select {
+			case <-done:
+				return
+			case <-time.After(time.Second + rand.N(time.Second)):
+				leader := s.Leader(stream)
+				s.Kill(leader)
+				time.Sleep(rand.N(500 * time.Millisecond))
+				s.Restart(leader)
+				s.WaitReady()
+				kills++
+			}
+		}
+	})
+	var c count
+	work.Go(func() { sendSlowly(t, a.q, 1, n) })
+	work.Go(func() { c = receiveAll(t, b.q, 1, n) })
+	work.Wait()
+	close(done)
+	killer.Wait()
+	if twice := c.check(t, "from a to b", n); twice != 0 {
+		t.Errorf("%d messages came twice", twice)
+	}
+	t.Logf("%d messages, %d kills of the leader", n, kills)
+	a.stop()
+	b.stop()
 	if stat, err := there.Stat(); err != nil || stat.Messages != 0 || stat.Bytes != 0 {
 		t.Errorf("the cluster's queue: %+v, %v", stat, err)
 	}
