@@ -108,7 +108,7 @@ func newSide(t *testing.T, s *natstest.Servers, key chanmq.Key, out, in []int64)
 	return &side{t: t, q: q, victim: victim{URLs: s.URLs(), Dir: bridgeDir(t), Queue: q.ID(), Key: key, Out: out, In: in}}
 }
 
-func bridgeDir(t *testing.T) string {
+func bridgeDir(t testing.TB) string {
 	t.Helper()
 	dir, err := os.MkdirTemp("/dev/shm", "chanmq-bridge-test-")
 	if err != nil {

@@ -165,15 +165,34 @@ func (l *inLane) moveIn(ctx context.Context) error {
 		return err
 	}
 	defer waiter.Release()
+	var m *engine.Message // nil: it is to be found
 	for {
-		m, err := l.find(ctx, waiter)
+		if m == nil {
+			if m, err = l.find(ctx, waiter); err != nil {
+				return err
+			}
+		}
+		next := l.lookAhead(ctx, m.Seq+1)
+		err := l.move(ctx, m)
+		m = next()
 		if err != nil {
 			return err
 		}
-		if err := l.move(ctx, m); err != nil {
-			return err
-		}
 	}
+}
+
+// lookAhead looks for the next message while this one is moved. The function that it returns waits for the result, which
+// is nil if there is none, and has to be called.
+func (l *inLane) lookAhead(ctx context.Context, from uint64) func() *engine.Message {
+	found := make(chan *engine.Message)
+	go func() {
+		m, err := l.engine.NextOf(ctx, l.id, l.typ, from)
+		if err != nil {
+			m = nil // find says why, if it fails too
+		}
+		found <- m
+	}()
+	return func() *engine.Message { return <-found }
 }
 
 // find waits for a message.

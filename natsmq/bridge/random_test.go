@@ -20,11 +20,10 @@ import (
 	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
 
-// count receives until all are there, or nothing has come for a while.
+// count is what has come, by text.
 type count struct {
 	ids      map[string]int
 	messages int
-	kills    int
 }
 
 // receiveAll receives n messages of the type, and what comes then.

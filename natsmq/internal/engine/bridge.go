@@ -173,6 +173,11 @@ func (e *Engine) refusedBatch(ctx context.Context, id int, b *Batch, size int, e
 	return e.because(err)
 }
 
+// NextOf returns the first message of the type from the sequence on, which stays in the queue. ErrNone: there is none.
+func (e *Engine) NextOf(ctx context.Context, id int, typ int64, from uint64) (*Message, error) {
+	return e.next(ctx, id, e.layout.message(id, typ), from)
+}
+
 // dropRecord removes a record that a newer one has replaced. If that is lost, TrimLedger removes it.
 func (e *Engine) dropRecord(id int, seq uint64) {
 	data := fmt.Appendf(nil, `{"seq":%d,"no_erase":true}`, seq)
