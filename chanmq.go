@@ -107,6 +107,22 @@
 //     message, which is then in Unsent. [WithReopen] looks for the queue again
 //     instead.
 //
+// # On a cluster
+//
+// Package natsmq opens queues that are on servers elsewhere. All of the above holds for them,
+// but for this:
+//
+//   - Deliveries of [Queue.Take] and of Consumers stay in the queue until Ack, as if there
+//     were a journal: what a process has that ends is delivered again, to any other one.
+//     [Queue.Close] and [Queue.Shutdown] leave them in their place. What other receives have
+//     taken is the process's, and lost with it.
+//   - The error of a send can be [ErrUncertain]: then the message may have been sent. A
+//     message that Shutdown sends back can come twice for the same reason.
+//   - A call is a trip to the servers, and one that waits is asleep there. It neither polls
+//     nor has a thread, so [WithSpin], [WithPolling] and [WithMaxParked] have no effect.
+//   - Receives with the same selector do not wait in line.
+//   - [WithJournal], [WithPacking] and [WithLarge] are refused.
+//
 // # What it costs
 //
 // A call that finds its message, or room, makes one system call. One that has to
@@ -171,6 +187,9 @@ func (q *Queue[T]) Key() Key { return q.core().key }
 // [ErrRemoved], or, once ctx has ended, an error that matches ctx.Err() and
 // says how full the queue is. A ctx that has ended already sends nothing. After
 // Close it fails with [ErrClosed]. All errors are [*OpError].
+//
+// On a cluster there is one error that does not say that the message was not sent:
+// one that matches [ErrUncertain]. If ctx has ended, it matches ctx.Err() as well.
 func (q *Queue[T]) Send(ctx context.Context, typ int64, v T) error {
 	o := q.getSend()
 	defer q.putSend(o)
@@ -199,7 +218,8 @@ func (q *Queue[T]) encode(o *send, typ int64, v T) error {
 //
 // It returns an error if it has not sent all, that of the first value which it has not sent:
 // those of Send. So a program can go on behind the values that were sent. Of no values it
-// returns 0 and nil.
+// returns 0 and nil. If the error matches [ErrUncertain], the first of the others may have
+// been sent as well.
 func (q *Queue[T]) SendAll(ctx context.Context, typ int64, values []T) (sent int, err error) {
 	if !q.core().options.packing {
 		for _, v := range values {
@@ -261,7 +281,7 @@ var packers = sync.Pool{New: func() any { return new(packer) }}
 
 // TrySend puts a message into the queue if there is room, and never waits, like
 // a select with a default case. It reports false, and no error, when the queue
-// is full. Errors are those of Send.
+// is full. Errors are those of Send; on a cluster also [ErrUnavailable].
 func (q *Queue[T]) TrySend(typ int64, v T) (sent bool, err error) {
 	o := q.getSend()
 	defer q.putSend(o)
@@ -353,7 +373,7 @@ func (c *receiveCall[T]) try(s Selector) (ok bool, err error) {
 
 // Take is [Queue.Receive] for a message that has to be acknowledged. What it took and the
 // program has not acknowledged when the process ends is delivered again, if the handle has
-// a journal. Errors are those of Receive. A message that does not decode is not delivered
+// a journal, or its queue is on a cluster. Errors are those of Receive. A message that does not decode is not delivered
 // again: it is in the [*DecodeError].
 //
 // Nothing limits how many deliveries of Take are not acknowledged; [Queue.Consumer] limits
@@ -361,6 +381,7 @@ func (c *receiveCall[T]) try(s Selector) (ok bool, err error) {
 func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 	c := q.getReceive()
 	defer q.putReceive(c)
+	c.op.leaser = q.core().leaser
 	if err := c.receive(ctx, s); err != nil {
 		return Delivery[T]{}, err
 	}
@@ -509,6 +530,7 @@ func (q *Queue[T]) getReceive() *receiveCall[T] {
 func (q *Queue[T]) putReceive(c *receiveCall[T]) {
 	c.op.waiter.Release()
 	c.op.release() // the pool may forget c
+	c.op.leaser = nil
 	q.receives.Put(c)
 }
 

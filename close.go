@@ -132,6 +132,7 @@ func (q *queue) close(ctx context.Context) error {
 		return nil
 	}
 	defer close(q.ended)
+	defer q.kernel.Release()
 	if w := inject.Handles.Load(); w != nil {
 		w.Closed(q)
 	}
@@ -177,6 +178,7 @@ func (q *queue) sendSlot(ctx context.Context) {
 		if len(back.held) == 0 {
 			return
 		}
+		back.leave()
 		for len(back.held) > 0 {
 			back.next(o.packLimit())
 			n, err := o.runReturning(ctx, &back)
@@ -194,7 +196,8 @@ func (q *queue) sendSlot(ctx context.Context) {
 // errRemoving is why nothing is sent back to a queue that goes with its handle.
 var errRemoving = cause([]error{ErrRemoved}, "the queue is removed with the handle (WithRemoveOnClose)")
 
-// sendBack empties the slot into the kernel queue. What does not fit stays in the journal.
+// sendBack empties the slot into the kernel queue, and leaves there what is there still. What
+// does not fit stays in the journal.
 // Where there is none, or nobody will receive from the queue again, it goes to the front
 // of left, which holds what Senders left over.
 func (q *queue) sendBack(left *UndeliveredError) {
@@ -202,6 +205,7 @@ func (q *queue) sendBack(left *UndeliveredError) {
 	held := q.slot.close()
 	q.sendingBack.Unlock()
 	back := returning{q: q, held: held}
+	back.leave()
 	err := errRemoving
 	if !q.options.remove {
 		_, err = back.all() // Journal.Close, or the next process, deals with errors of the journal

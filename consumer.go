@@ -12,8 +12,8 @@ import (
 // A Consumer moves the messages that a [Selector] selects from the queue into the channel
 // C, as a [Receiver] does, and has them acknowledged: what it delivers is in flight until
 // Ack or Nack, and it takes no more than [WithInFlight] says. With a journal
-// ([WithJournal]) what was not acknowledged when the process ended is delivered again, so
-// that each message is dealt with at least once.
+// ([WithJournal]), and on a cluster, what was not acknowledged when the process ended is
+// delivered again, so that each message is dealt with at least once.
 //
 //	jobs := q.Consumer(ctx, chanmq.OfType(1), chanmq.WithInFlight(4))
 //	for range 4 {
@@ -76,6 +76,7 @@ func (q *Queue[T]) Consumer(ctx context.Context, s Selector, opts ...ConsumerOpt
 		return c
 	}
 	c.start(q.codec.hint)
+	c.from.leaser = core.leaser
 	go c.receiveAll()
 	return c
 }

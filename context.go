@@ -54,6 +54,9 @@ func (c *canceled) because(ctx context.Context) error {
 func (q *queue) callError(ctx context.Context, op string, err error, size int) error {
 	if c, ok := err.(*canceled); ok {
 		err = c.because(ctx)
+	} else if ctx.Err() != nil && errors.Is(err, ErrUncertain) {
+		why := ctxError(ctx)
+		err = cause([]error{why, err}, "%v: %v", why, err)
 	}
 	return q.opError(op, err, size)
 }
@@ -79,7 +82,7 @@ func (o *send) run(ctx context.Context) (err error) {
 	}
 	err = o.q.run(ctx, &o.waiter, o)
 	o.waited(err)
-	if c, ok := err.(*canceled); ok && c.away == nil {
+	if c, ok := err.(*canceled); ok && c.away == nil && !o.q.remote { // where it would take a trip
 		c.full = o.q.subject().fullness()
 	}
 	return err

@@ -19,7 +19,7 @@ type Counters struct {
 
 	HandedBack uint64 // messages put into the handle's slot: of Receivers that ended, of Nack, of codecs that panicked
 	TakenAgain uint64 // messages that a receive got out of the slot: handed back, adopted, or left there of a pack
-	Returned   uint64 // messages put back into the kernel queue: by Close, by Shutdown, by Nack after Close
+	Returned   uint64 // messages put back into the kernel queue, or left there: by Close, by Shutdown, by Nack after Close
 
 	DecodeErrors uint64 // messages taken that did not decode
 

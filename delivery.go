@@ -10,8 +10,8 @@ import (
 // A Delivery is a message that has to be acknowledged: [Queue.Take] and [Consumer] return
 // one. Until Ack or Nack it is in the program's hands. With a journal ([WithJournal]) it
 // outlives the process all the same: if that ends before Ack, however it ends, the message
-// is delivered again, to another process or to the next one. Without a journal it is lost
-// with the process.
+// is delivered again, to another process or to the next one. So it is on a cluster, where
+// the message stays in its queue until Ack. Otherwise it is lost with the process.
 //
 // A Delivery may be copied; all copies are the same delivery. The zero Delivery is one that
 // is acknowledged.
@@ -19,7 +19,8 @@ type Delivery[T any] struct {
 	Message[T]
 
 	// Attempt is how many times the message was delivered, this time included. It is 1
-	// the first time. With a journal, those of processes that have died count as well.
+	// the first time. With a journal, those of processes that have died count as well. On a
+	// cluster each process that had the message counts, whether its program got it or not.
 	Attempt int
 
 	// LengthInferred says that the process which took the message from the kernel died
@@ -37,7 +38,9 @@ type Delivery[T any] struct {
 // others do nothing. Ack works after [Queue.Close] too.
 //
 // It returns nil, or, for a message that another process had taken, why the file of that
-// process's journal cannot be written: then the message may be delivered again.
+// process's journal cannot be written: then the message may be delivered again. On a cluster
+// it does not wait for the servers; an error says that they will not get to know of it, and
+// that the message will be delivered again.
 func (d Delivery[T]) Ack() error { return d.state.settle(d.number, acked) }
 
 // Nack gives the message back to the handle: the next receive that selects it gets it,
@@ -48,7 +51,7 @@ func (d Delivery[T]) Ack() error { return d.state.settle(d.number, acked) }
 // any copy and from any goroutine, the first one counts, and the others do nothing.
 //
 // It returns nil, but for one case. After [Queue.Close] the message goes back to the
-// kernel queue, at its tail; if that does not take it, it stays in the journal, and
+// kernel queue, at its tail, or is in its place there still, on a cluster; if the queue does not take it, it stays in the journal, and
 // without a journal it is returned in an [*UndeliveredError].
 func (d Delivery[T]) Nack() error { return d.state.settle(d.number, nacked) }
 

@@ -92,7 +92,8 @@ func (e *DecodeError) Unwrap() error { return e.Err }
 // UndeliveredError is what is left of a program's messages when [Queue.Close] or
 // [Queue.Shutdown] has ended everything. A program that wants them sent sends them
 // again, or saves them. Those of a Sender are also what its Unsent returns; all
-// others are in this error and nowhere else.
+// others are in this error and nowhere else, unless the error matches [ErrUncertain]:
+// then the first of them may be in the queue, on a cluster.
 type UndeliveredError struct {
 	// Messages holds them as they are in a kernel queue: first those that
 	// were taken from the kernel and that it did not take back, in the order
@@ -185,6 +186,9 @@ func (s subject) explain(op string, err error, size int) error {
 // tooLarge returns which of two limits a message of size bytes is over.
 func (s subject) tooLarge(size int, errs ...error) error {
 	errs = append([]error{ErrTooLarge}, errs...)
+	if s.kernel.Traits().Remote {
+		return s.tooLargeRemote(size, errs)
+	}
 	if limits, err := s.kernel.Limits(); err == nil && size > limits.MaxMessage {
 		return cause(errs, "%v: %s, and msgmax is %d (sysctl kernel.msgmax)",
 			ErrTooLarge, count(size, "byte"), limits.MaxMessage)
@@ -192,6 +196,17 @@ func (s subject) tooLarge(size int, errs ...error) error {
 	if stat, err := s.statAny(); err == nil && uint64(size) > stat.MaxBytes {
 		return cause(errs, "%v: %s, and the queue holds %d in all (its msg_qbytes; raise it with Set, up to sysctl kernel.msgmnb)",
 			ErrTooLarge, count(size, "byte"), stat.MaxBytes)
+	}
+	return cause(errs, "%v: %s", ErrTooLarge, count(size, "byte"))
+}
+
+// tooLargeRemote is tooLarge for a queue of a cluster, which has limits of its own.
+func (s subject) tooLargeRemote(size int, errs []error) error {
+	if limits, err := s.kernel.Limits(); err == nil && size > limits.MaxMessage {
+		return cause(errs, "%v: %s, and the servers take %d", ErrTooLarge, count(size, "byte"), limits.MaxMessage)
+	}
+	if stat, err := s.statAny(); err == nil && uint64(size) > stat.MaxBytes {
+		return cause(errs, "%v: %s, and the queue holds %d in all (raise it with Set)", ErrTooLarge, count(size, "byte"), stat.MaxBytes)
 	}
 	return cause(errs, "%v: %s", ErrTooLarge, count(size, "byte"))
 }
@@ -238,6 +253,9 @@ func (s subject) statAny() (sysv.Stat, error) {
 func explainOpen(k sysv.Kernel, key Key, err error) error {
 	switch err {
 	case sysv.ENOENT:
+		if k.Traits().Remote {
+			return cause([]error{err}, "no queue has this key on the servers; Create creates one")
+		}
 		return cause([]error{err}, "no queue has this key in this process's IPC namespace (a container may have one of its own: compare /proc/self/ns/ipc); Create creates one")
 	case sysv.EEXIST:
 		return cause([]error{err}, "a queue with this key exists already, and WithExclusive was asked for")

@@ -204,10 +204,10 @@ func (in *intake) expect(out outlet) {
 // one: a pump is faster than that, and would deliver each by itself.
 func (in *intake) another(held int) bool {
 	tries := 0
-	if !in.from.waiter.Waited || held > 1 {
-		tries = 1 // there were some
+	if !in.from.waiter.Waited || held > 1 || in.core.remote {
+		tries = 1 // there were some, or it costs next to nothing
 	}
-	if !in.from.packed() && in.stream.expected(held) {
+	if !in.core.remote && !in.from.packed() && in.stream.expected(held) {
 		tries = triesPerFollower
 	}
 	defer in.from.wake()

@@ -62,7 +62,7 @@ const (
 	WaitAtOnce WaitStage = WaitStage(wait.AtOnce) // it did not wait
 	WaitSpun   WaitStage = WaitStage(wait.Spun)   // it tried again and again for some 20 microseconds, see WithSpin
 	WaitInLine WaitStage = WaitStage(wait.InLine) // it waited behind another receive with the same selector
-	WaitParked WaitStage = WaitStage(wait.Parked) // its thread slept in the kernel
+	WaitParked WaitStage = WaitStage(wait.Parked) // its thread slept in the kernel; on a cluster, it asked the servers
 	WaitPolled WaitStage = WaitStage(wait.Polled) // the handle's poller served it, see WithMaxParked
 )
 

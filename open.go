@@ -95,18 +95,13 @@ func Attach(id int, opts ...Option) (*Queue[[]byte], error) {
 		o.refuse("WithExclusive: only Create can be exclusive")
 	}
 	o.validateNoWait()
-	if o.err != nil {
-		return nil, &OpError{Op: "attach", ID: id, Err: o.err}
-	}
 	var key Key
-	stat, err := o.kernel.Stat(id)
-	switch {
-	case err == nil:
-		key = Key(stat.Key)
-	case err == sysv.EACCES: // it exists, and may be sent to; its key is not known
-	case isRemoved(err):
-		return nil, &OpError{Op: "attach", ID: id, Err: cause([]error{fs.ErrNotExist, err}, "no queue has this msqid")}
-	default:
+	err := o.err
+	if err == nil {
+		key, err = o.keyOf(id)
+	}
+	if err != nil {
+		o.kernel.Release()
 		return nil, &OpError{Op: "attach", ID: id, Err: err}
 	}
 	if key == sysv.KeyPrivate {
@@ -120,6 +115,20 @@ func Attach(id int, opts ...Option) (*Queue[[]byte], error) {
 		}
 		return o.kernel.Get(int32(key), 0)
 	})
+}
+
+// keyOf returns the key of the queue with the msqid, or 0 to those who may only send to it.
+func (o *options) keyOf(id int) (Key, error) {
+	stat, err := o.kernel.Stat(id)
+	switch {
+	case err == sysv.EACCES:
+		return 0, nil
+	case isRemoved(err):
+		return 0, cause([]error{fs.ErrNotExist, err}, "no queue has this msqid")
+	case err != nil:
+		return 0, err
+	}
+	return Key(stat.Key), nil
 }
 
 func (o *options) validatePerm(perm fs.FileMode) {
@@ -159,6 +168,7 @@ func open(op string, key Key, o options, get func() (int, error)) (*Queue[[]byte
 			// It is new, and nobody will ever open it: the caller gets no handle.
 			_ = q.kernel.Remove(id)
 		}
+		q.kernel.Release()
 		return nil, &OpError{Op: op, Key: key, ID: id, Err: err}
 	}
 	q.startCollection()

@@ -29,6 +29,9 @@ type receive struct {
 	wakes         int64 // the type of a pack of which others may take the rest; 0: there is none
 	batch               // the message, once the operation is done
 
+	leaser sysv.Leaser // nil: what it takes leaves the queue
+	lease  sysv.Lease  // of what leaser has just given
+
 	began time.Time // for the observer, if there is one
 }
 
@@ -47,8 +50,8 @@ func (o *receive) selects(s Selector) {
 	o.msgtyp, o.flags = s.kernel()
 }
 
-// Try takes what was handed back first: it is older than what the kernel has.
-func (o *receive) Try() error {
+// tryHeld takes what was handed back.
+func (o *receive) tryHeld() error {
 	q := o.q
 	switch {
 	case q.closed.Load():
@@ -60,6 +63,23 @@ func (o *receive) Try() error {
 		if taken, err := o.takeHeld(); taken || err != nil {
 			return err
 		}
+	}
+	return wait.ErrWait
+}
+
+// TryHere is Try for a leaser, which gives what is here.
+func (o *receive) TryHere() error {
+	if o.leaser != nil {
+		return o.Try()
+	}
+	return o.tryHeld()
+}
+
+// Try takes what was handed back first: it is older than what the kernel has.
+func (o *receive) Try() error {
+	q := o.q
+	if err := o.tryHeld(); err != wait.ErrWait {
+		return err
 	}
 	for {
 		at, err := o.ready()
@@ -73,7 +93,12 @@ func (o *receive) Try() error {
 			}
 			continue // it has another queue now
 		}
-		n, err := q.kernel.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		var n int
+		if o.leaser != nil {
+			n, o.lease, err = o.leaser.ReceiveLeased(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		} else {
+			n, err = q.kernel.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		}
 		if err == nil {
 			err := o.took(n, at, lease)
 			lease.End()
@@ -84,7 +109,7 @@ func (o *receive) Try() error {
 		case sysv.ENOMSG:
 			return wait.ErrWait
 		case sysv.E2BIG:
-			o.larger()
+			o.larger(n)
 		default:
 			return o.failed(err)
 		}
@@ -104,7 +129,12 @@ func (o *receive) Block(t sysv.Thread) error {
 			}
 			continue // it has another queue now
 		}
-		n, err := t.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		var n int
+		if o.leaser != nil {
+			n, o.lease, err = t.(sysv.LeasingThread).ReceiveLeased(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		} else {
+			n, err = t.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		}
 		if err == nil {
 			err := o.took(n, at, lease)
 			lease.End()
@@ -114,7 +144,7 @@ func (o *receive) Block(t sysv.Thread) error {
 		if err != sysv.E2BIG {
 			return o.failed(err)
 		}
-		o.larger()
+		o.larger(n)
 	}
 }
 
@@ -126,9 +156,9 @@ func (o *receive) buffer() *raw {
 	return o.msg
 }
 
-// larger makes the next buffer larger than the one that a message did not fit.
-func (o *receive) larger() {
-	o.room = 2 * o.buffer().room()
+// larger makes the next buffer larger than the one that a message of n bytes did not fit.
+func (o *receive) larger(n int) {
+	o.room = o.buffer().roomFor(n)
 	if o.q.options.packing {
 		o.room = max(o.room, packRoom)
 	}
@@ -144,6 +174,10 @@ func (o *receive) took(n int, at *attachment, lease *large.Lease) error {
 		o.msg.took(n, q.slot.number(1))
 		q.countTaken(o.msg, n)
 		o.msg.follow(at.large, lease)
+		if o.lease != nil {
+			o.msg.leasedBy(o.lease, at.id)
+			o.lease = nil
+		}
 		return nil
 	}
 	o.in.tookPacked(n, &q.slot)
@@ -192,6 +226,9 @@ func (o *receive) takeHeld() (taken bool, err error) {
 			if c := o.q.counters; c != nil && taken {
 				c.takenAgain.Add(uint64(1 + o.end - o.next))
 			}
+			if taken && o.leaser == nil {
+				_ = o.msg.endLease() // at worst it comes again
+			}
 			return taken, nil
 		case o.q.closed.Load():
 			return false, ErrClosed
@@ -201,9 +238,9 @@ func (o *receive) takeHeld() (taken bool, err error) {
 	}
 }
 
-// ready makes a buffer to receive into, and returns the queue. The kernel does
-// not say how large a message is that did not fit, and msgmax may have changed since it
-// was sent: so the next buffer is twice as large.
+// ready makes a buffer to receive into, and returns the queue. Linux does not say how
+// large a message is that did not fit, and msgmax may have changed since it was sent: so
+// the next buffer is twice as large.
 func (o *receive) ready() (*attachment, error) {
 	for {
 		at := o.q.at.Load()
@@ -246,7 +283,12 @@ func (o *receive) Pending() bool {
 }
 
 func (o *receive) CheckFits() error { return nil }
-func (o *receive) Key() wait.Key    { return o.sel.key() }
+
+func (o *receive) Key() wait.Key {
+	key := o.sel.key()
+	key.Leased = o.leaser != nil
+	return key
+}
 
 // Suspend and Resume: while it is not tried, a Receiver holds nothing, and nobody
 // has to wait for it.
@@ -405,6 +447,13 @@ func (o *send) settle(err error) {
 
 // size returns the number of bytes of text.
 func (o *send) size() int { return max(len(o.msg)-sysv.HeaderSize, 0) }
+
+func (o *send) TryHere() error {
+	if o.q.closed.Load() {
+		return ErrClosed
+	}
+	return wait.ErrWait
+}
 
 func (o *send) Try() error {
 	if o.q.closed.Load() {

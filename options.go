@@ -2,6 +2,7 @@ package chanmq
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"strconv"
@@ -53,12 +54,12 @@ const (
 
 // For package chanmqtest, which opens queues on a simulated kernel.
 func init() {
-	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k.Handle() }) }
+	inject.Kernel = func(k sysv.Kernel) any { return Option(func(o *options) { o.kernel = k }) }
 }
 
 func newOptions(opts []Option) options {
 	o := options{
-		kernel:    sysv.Host(),
+		kernel:    inject.Host(),
 		spin:      defaultSpin,
 		pollMin:   defaultPollMin,
 		pollMax:   defaultPollMax,
@@ -69,7 +70,23 @@ func newOptions(opts []Option) options {
 	for _, opt := range opts {
 		opt(&o)
 	}
+	o.kernel = o.kernel.Handle()
+	if o.kernel.Traits().Remote {
+		o.validateRemote()
+	}
 	return o
+}
+
+// validateRemote refuses what is of one machine.
+func (o *options) validateRemote() {
+	switch {
+	case o.journal != nil:
+		o.refuse("WithJournal: the queue is on a cluster, which keeps a message of Take or of a Consumer until Ack, so no journal is needed: %w", errors.ErrUnsupported)
+	case o.packing:
+		o.refuse("WithPacking: the queue is on a cluster, where each message is acknowledged by itself: %w", errors.ErrUnsupported)
+	case o.large != nil:
+		o.refuse("WithLarge: the queue is on a cluster, and the files would be on this machine: %w", errors.ErrUnsupported)
+	}
 }
 
 // opens reports whether messages are taken out of their envelopes.
@@ -175,6 +192,9 @@ func WithWait(ctx context.Context) Option {
 // returned by [Orphans]. After [WithReopen] has found the queue re-created, what was
 // received from the one before is such a case when the process dies.
 //
+// On a cluster a journal is refused, with an error matching errors.ErrUnsupported:
+// deliveries of Take and of Consumers stay in the queue until Ack.
+//
 // docs/journal.md has the format of the file, and what is promised in detail.
 func WithJournal(dir string) Option { return func(o *options) { o.journal = &dir } }
 
@@ -204,6 +224,8 @@ func WithJournal(dir string) Option { return func(o *options) { o.journal = &dir
 // envelope, and taken out of it. Requests, replies and dead letters of package serve are
 // values like any other. What has an envelope that is damaged, or of a kind or version that is
 // not known, ends in a [*DecodeError] with the message as it was.
+//
+// On a cluster packing is refused, with an error matching errors.ErrUnsupported.
 func WithPacking() Option { return func(o *options) { o.packing = true } }
 
 // WithLarge sends texts that are too large for a message in files, and messages that refer to
@@ -243,6 +265,8 @@ func WithPacking() Option { return func(o *options) { o.packing = true } }
 // file system, and an eighth of the descriptors that the process may have. A handle that receives
 // keeps as much mapped. Both give that up when it has not been used for 5 to 10 seconds, and at
 // Close.
+//
+// On a cluster it is refused, with an error matching errors.ErrUnsupported.
 //
 // With [WithBorrowedValues] the program gets the memory of the file, which is the sender's again
 // after Ack. A sender that makes the file shorter meanwhile, against all rules, ends the process
@@ -290,7 +314,7 @@ func logJournalError(err error) { slog.Warn("chanmq: a journal is not used", "er
 // WithSpin sets how long a call that has to wait polls the queue before it lets
 // its thread sleep in the kernel. The default is 20 microseconds, about what
 // sleeping and waking costs; spinning that keeps failing becomes rare by itself.
-// Zero turns it off.
+// Zero turns it off. On a cluster it has no effect.
 func WithSpin(d time.Duration) Option {
 	return func(o *options) {
 		if d < 0 {
@@ -304,7 +328,7 @@ func WithSpin(d time.Duration) Option {
 // blocks: the queue is looked at after min, and after pauses that double up to
 // max while nothing comes. One goroutine, on one thread, polls for all of the
 // handle's calls. It is for programs that cannot spare threads; a message waits
-// up to max.
+// up to max. On a cluster it has no effect.
 func WithPolling(min, max time.Duration) Option {
 	return func(o *options) {
 		if min <= 0 || max < min {
@@ -319,7 +343,8 @@ func WithPolling(min, max time.Duration) Option {
 // Receives with the same selector share one of them, since only the first of them
 // needs to sleep in the kernel. The rest share one goroutine that polls, at least
 // every 15 ms if it has little to do. Zero is polling alone. All handles of a process
-// together park at most 2,048.
+// together park at most 2,048. On a cluster it has no effect: calls that wait there take no
+// thread, and their number is not limited.
 func WithMaxParked(n int) Option {
 	return func(o *options) {
 		if n < 0 {

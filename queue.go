@@ -18,6 +18,8 @@ import (
 // queue is the core of a handle, which all of its views share.
 type queue struct {
 	kernel  sysv.Kernel
+	leaser  sysv.Leaser // kernel, for what has to be acknowledged; nil: it is none
+	remote  bool        // each call of kernel is a trip
 	options options
 	key     Key
 	get     func() (int, error) // finds the queue; needs finding
@@ -96,13 +98,16 @@ func newQueue(key Key, o options, get func() (int, error)) *queue {
 		get:     get,
 		closing: make(chan struct{}),
 		ended:   make(chan struct{}),
+		remote:  o.kernel.Traits().Remote,
 	}
+	q.leaser, _ = o.kernel.(sysv.Leaser)
 	if o.counters {
 		q.counters = new(counters)
 	}
 	q.at.Store(&attachment{id: -1})
 	q.removal.gone = make(chan struct{})
 	q.lot = wait.NewLot(wait.Config{
+		Remote:    q.remote,
 		Spin:      o.spin,
 		Polling:   o.polling,
 		PollMin:   o.pollMin,
@@ -176,6 +181,19 @@ func (q *queue) find() (int, error) {
 	return id, nil
 }
 
+// knownRemoved reports whether the handle knows that there is no queue, without a call of the
+// kernel.
+func (q *queue) knownRemoved() bool {
+	select {
+	case <-q.removal.gone:
+		return true
+	default:
+	}
+	q.finding.Lock()
+	defer q.finding.Unlock()
+	return q.removed.Load() || q.away.why != nil
+}
+
 // observe reports an event. There is an observer.
 func (q *queue) observe(ctx context.Context, e Event) {
 	e.ID, e.Key = q.msqid(), q.key
@@ -211,6 +229,7 @@ func (q *queue) handBack(m raw) error {
 // journal, or is in the error if there is none.
 func (q *queue) giveBack(m raw) error {
 	back := returning{q: q, held: []raw{m}}
+	back.leave()
 	ackErr, err := back.all()
 	if err == nil {
 		return ackErr
@@ -297,7 +316,7 @@ func (q *queue) peek(position int, m *raw) (ok bool, err error) {
 		case sysv.ENOMSG:
 			return false, nil
 		case sysv.E2BIG:
-			_ = m.grow(nil, 2*m.room())
+			_ = m.grow(nil, m.roomFor(m.n))
 		case sysv.EINVAL:
 			return false, q.peekRefused(m, err)
 		case sysv.ENOSYS:

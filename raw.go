@@ -24,6 +24,8 @@ type raw struct {
 	saved    *journal.Slot // whose memory buf is, and outlives the process; nil: there is no journal
 	file     *large.File   // of a reference that was taken: where the text is; nil: it is in the message
 	attempts int           // how many times it was delivered, if there is no journal
+	lease    sysv.Lease    // for as long as the message is in its queue still; nil: it is not
+	queue    int           // the msqid of that queue
 
 	unacked *atomic.Int64 // counts it, or its values, while it is in a journal; nil: nothing does
 	counted int64         // as how many
@@ -44,6 +46,15 @@ func (m *raw) message() Message[[]byte] {
 
 // room returns how many bytes of text fit.
 func (m *raw) room() int { return len(m.buf) - sysv.HeaderSize }
+
+// roomFor returns how much room to make for a message of n bytes that did not fit. 0 stands
+// for an unknown number.
+func (m *raw) roomFor(n int) int {
+	if n > m.room() {
+		return n
+	}
+	return 2 * m.room()
+}
 
 // in reports whether the buffer is in the journal, or in no journal if j is nil.
 // Deliveries of Take pass buffers from one handle to another.
@@ -78,6 +89,22 @@ func (m *raw) took(n int, seq uint64) {
 	}
 }
 
+// leasedBy says that the message which was taken is in the queue still.
+func (m *raw) leasedBy(l sysv.Lease, queue int) {
+	m.lease, m.queue = l, queue
+	m.attempts = l.Attempt() - 1
+}
+
+// endLease takes the message out of its queue, if it is there.
+func (m *raw) endLease() error {
+	l := m.lease
+	if l == nil {
+		return nil
+	}
+	m.lease = nil
+	return l.Ack()
+}
+
 // countUnacked counts the message in c until it is acknowledged, or left to the next process.
 func (m *raw) countUnacked(c *counters) {
 	if m.saved != nil {
@@ -103,7 +130,7 @@ func (m *raw) uncount() {
 func (m *raw) ack() error {
 	file := m.file
 	m.file = nil
-	var err error
+	err := m.endLease()
 	if m.saved != nil {
 		m.uncount()
 		err = m.saved.Free()
@@ -120,10 +147,14 @@ func (m *raw) ack() error {
 }
 
 // release gives the buffer back to the journal. A message that is in it stays there
-// for the next process.
+// for the next process, and one that is leased in its queue.
 func (m *raw) release() {
 	m.file.Release()
 	m.file = nil
+	if m.lease != nil {
+		m.lease.Release()
+		m.lease = nil
+	}
 	if m.saved != nil {
 		m.uncount()
 		m.saved.Release()
@@ -158,8 +189,14 @@ func (m *raw) delivered() int {
 	return m.attempts
 }
 
-// adopted reports whether another process took it, and is dead.
-func (m *raw) adopted() bool { return m.saved != nil && m.saved.Adopted() }
+// adopted reports whether another process took it, and is dead, as far as is known: with a
+// lease, it may also have left it.
+func (m *raw) adopted() bool {
+	if m.lease != nil {
+		return m.lease.Attempt() > 1
+	}
+	return m.saved != nil && m.saved.Adopted()
+}
 
 // lengthInferred reports whether the process that took it died before it knew the length.
 func (m *raw) lengthInferred() bool { return m.saved != nil && m.saved.LengthInferred() }

@@ -1,12 +1,32 @@
 package chanmq
 
-import "errors"
+import (
+	"errors"
+	"slices"
+)
 
 // returning is what a handle sends back to its kernel queue, in as few messages as may be.
 type returning struct {
 	q      *queue
 	held   []raw
 	packer packer // the first values of held, which next has chosen; none: the first message, as it is
+}
+
+// leave drops the messages that are in the queue still, and leaves them to others.
+func (r *returning) leave() {
+	if r.q.leaser == nil || r.q.options.remove || r.q.knownRemoved() {
+		return // nobody would get them: they are like the others
+	}
+	r.held = slices.DeleteFunc(r.held, func(m raw) bool {
+		if m.lease == nil || m.queue != r.q.msqid() {
+			return false
+		}
+		m.release()
+		if c := r.q.counters; c != nil {
+			c.returned.Add(1)
+		}
+		return true
+	})
 }
 
 // next chooses the first values of held that may be in one message of so many bytes of text,

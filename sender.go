@@ -21,7 +21,8 @@ import (
 //	}
 //
 // That the channel took a message does not mean that the kernel has it: see
-// [Sender.Flush], and [Sender.Unsent] for what it never got.
+// [Sender.Flush], and [Sender.Unsent] for what it never got. On a cluster, if Err
+// matches [ErrUncertain], the queue may have the first message of Unsent.
 type Sender[T any] struct {
 	pump
 	q        *Queue[T]
@@ -77,7 +78,7 @@ func (s *Sender[T]) Done() <-chan struct{} { return s.pump.Done() }
 // sent (as of [Queue.Send]), an [*OpError] that matches ctx.Err() and the ctx's
 // cause, [ErrRemoved], or [ErrClosed] if the handle was closed. It returns nil
 // while the Sender runs, and after C was closed and everything sent, and after
-// Close.
+// Close, unless that has made a send [ErrUncertain].
 func (s *Sender[T]) Err() error { return s.pump.Err() }
 
 // Flush waits until everything that C has accepted before the call is in the
@@ -139,7 +140,8 @@ func (s *Sender[T]) Close() error {
 }
 
 // Unsent returns what C had accepted and the kernel never got, in order, after
-// the Sender's end; before it, nil. A program that has called it looks after
+// the Sender's end; before it, nil. The first one it may have got if Err matches
+// [ErrUncertain]. A program that has called it looks after
 // those messages: Close of the queue no longer reports them.
 func (s *Sender[T]) Unsent() []Message[T] {
 	if !s.hasEnded() {

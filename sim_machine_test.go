@@ -2,6 +2,7 @@ package chanmq_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strconv"
 	"sync"
@@ -23,6 +24,7 @@ import (
 type machine struct {
 	*simq.Kernel
 	self, peer *simq.Process
+	remote     *simq.Remote // self, if that reaches the machine over a network
 
 	mu    sync.Mutex
 	fault func(n int, c simq.Call) error // asked at the process's n-th call, from 1; guarded by mu
@@ -33,15 +35,44 @@ type machine struct {
 // tooManyCalls is more than any run of a scenario needs: something is spinning.
 const tooManyCalls = 50_000
 
-// onMachine runs a test in a bubble.
-func onMachine(t *testing.T, test func(*testing.T, *machine)) {
+// machinesAreRemote makes those of onMachine such ones.
+var machinesAreRemote bool
+
+// onRemote runs a test in a bubble, whose process is elsewhere. A receive with a lease leases
+// so many messages ahead. Every handle's kernel is released in the end.
+func onRemote(t *testing.T, ahead int, test func(*testing.T, *machine)) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
 		k := simq.New()
-		m := &machine{Kernel: k, self: k.Process(500, 500), peer: k.Process(0, 0), calls: make(map[simq.Op]int)}
-		k.SetHooks(simq.Hooks{Fault: m.called})
+		r := k.Remote(500, 500, ahead)
+		m := newMachine(k, r.Process)
+		m.remote = r
+		t.Cleanup(func() {
+			if n := r.OpenHandles(); n != 0 {
+				t.Errorf("the kernels of %d handles are not released", n)
+			}
+		})
 		test(t, m)
 	})
+}
+
+// onMachine runs a test in a bubble.
+func onMachine(t *testing.T, test func(*testing.T, *machine)) {
+	t.Helper()
+	if machinesAreRemote {
+		onRemote(t, 0, test)
+		return
+	}
+	synctest.Test(t, func(t *testing.T) {
+		k := simq.New()
+		test(t, newMachine(k, k.Process(500, 500)))
+	})
+}
+
+func newMachine(k *simq.Kernel, self *simq.Process) *machine {
+	m := &machine{Kernel: k, self: self, peer: k.Process(0, 0), calls: make(map[simq.Op]int)}
+	k.SetHooks(simq.Hooks{Fault: m.called})
+	return m
 }
 
 func (m *machine) called(c simq.Call) error {
@@ -91,13 +122,21 @@ func (m *machine) count() int {
 	return m.total
 }
 
-func (m *machine) option() chanmq.Option { return inject.Kernel(m.self).(chanmq.Option) }
+func (m *machine) option() chanmq.Option {
+	if m.remote != nil {
+		return inject.Kernel(m.remote).(chanmq.Option)
+	}
+	return inject.Kernel(m.self).(chanmq.Option)
+}
 
 // private opens a queue, which the test closes at its end. Spinning would only
 // add calls that are all alike.
 func (m *machine) private(t *testing.T, opts ...chanmq.Option) *chanmq.Queue[[]byte] {
 	t.Helper()
 	q, err := chanmq.Private(0o600, append([]chanmq.Option{m.option(), chanmq.WithSpin(0)}, opts...)...)
+	if m.remote != nil && errors.Is(err, errors.ErrUnsupported) {
+		t.Skip(err)
+	}
 	if err != nil {
 		t.Fatal(err)
 	}

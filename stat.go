@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"time"
 
+	"github.com/chanmq/chanmq/internal/inject"
 	"github.com/chanmq/chanmq/internal/sysv"
 )
 
@@ -178,7 +179,7 @@ func (q *Queue[T]) Remove() error {
 // List returns the state of every queue in this process's IPC namespace, in no
 // particular order. Linux before 4.17 leaves out those without read permission.
 func List() ([]Stat, error) {
-	stats, err := sysv.Host().List()
+	stats, err := inject.Host().List()
 	if err != nil {
 		return nil, &OpError{Op: "list", ID: -1, Err: err}
 	}
@@ -191,7 +192,7 @@ func List() ([]Stat, error) {
 
 // ReadLimits returns the limits of this process's IPC namespace.
 func ReadLimits() (Limits, error) {
-	limits, err := sysv.Host().Limits()
+	limits, err := inject.Host().Limits()
 	if err != nil {
 		return Limits{}, &OpError{Op: "limits", ID: -1, Err: err}
 	}

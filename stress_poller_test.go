@@ -71,6 +71,8 @@ type parkingKernel struct {
 	parking *parking
 }
 
+func (k parkingKernel) Handle() sysv.Kernel { return k }
+
 func (k parkingKernel) NewThread() sysv.Thread {
 	return parkingThread{k.Kernel.NewThread(), k.parking}
 }

@@ -45,8 +45,7 @@ type Option func(*options)
 
 type options struct {
 	engine.Config
-	ackWait time.Duration
-	err     error // the first bad argument
+	err error // the first bad argument
 }
 
 // Defaults of the options.
@@ -131,7 +130,7 @@ func WithAckWait(d time.Duration) Option {
 		if d < 100*time.Millisecond {
 			o.refuse("WithAckWait(%v): it has to be 100 ms at least", d)
 		}
-		o.ackWait = d
+		o.AckWait = d
 	}
 }
 
@@ -160,8 +159,8 @@ func New(nc *nats.Conn, opts ...Option) (*Cluster, error) {
 			Limits:   engine.Limits{MaxMessage: defaultMaxMessage, MaxBytes: defaultMaxBytes, MaxQueues: defaultMaxQueues},
 			Timeout:  defaultTimeout,
 			Look:     defaultLook,
+			AckWait:  defaultAckWait,
 		},
-		ackWait: defaultAckWait,
 	}
 	for _, opt := range opts {
 		opt(&o)
@@ -183,7 +182,7 @@ func New(nc *nats.Conn, opts ...Option) (*Cluster, error) {
 
 // Option makes chanmq.Open, Create, Private and Attach open a queue of the cluster. It may be
 // used any number of times.
-func (c *Cluster) Option() chanmq.Option { return inject.Kernel(&handle{c: c, e: c.engine}).(chanmq.Option) }
+func (c *Cluster) Option() chanmq.Option { return inject.Kernel(c.kernel()).(chanmq.Option) }
 
 // Close ends what runs in the background. Handles have to be closed before; the calls of those that are
 // not fail. The connection stays open. Of several calls the first one counts.
@@ -217,7 +216,11 @@ func (c *Cluster) List(ctx context.Context) ([]chanmq.Stat, error) {
 	return list, nil
 }
 
-var _ sysv.Kernel = (*handle)(nil)
+// For the other packages of the module.
+func init() {
+	reach.Kernel = func(c any) sysv.Kernel { return c.(*Cluster).kernel() }
+	reach.Engine = func(c any) *engine.Engine { return c.(*Cluster).engine }
+}
 
-// For package bridge.
-func init() { reach.Engine = func(c any) *engine.Engine { return c.(*Cluster).engine } }
+// kernel is the Cluster as the root package sees it, before there is a handle.
+func (c *Cluster) kernel() sysv.Kernel { return &handle{c: c, e: c.engine} }

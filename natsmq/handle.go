@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/chanmq/chanmq/internal/sysv"
@@ -15,8 +16,12 @@ import (
 // handle is the Cluster as one handle of the root package sees it, a sysv.Kernel. Its calls do
 // not wait for messages or for room; those that do are in thread.go.
 type handle struct {
-	c *Cluster
-	e *engine.Engine
+	c      *Cluster
+	e      *engine.Engine
+	leases *engine.Leases // nil: of the Cluster's own, which no program uses
+
+	// When a receive has last come too late for a message, in nanoseconds since 1970.
+	competed atomic.Int64
 
 	mu    sync.Mutex
 	held  []held // taken, and not given out: the call was over before it knew; guarded by mu
@@ -73,7 +78,7 @@ func (h *handle) Send(id int, msg []byte) error {
 	}
 	ctx, cancel := h.timeout()
 	defer cancel()
-	return h.sent(out, h.e.Publish(ctx, id, out))
+	return errno(uncertain(out, h.e.Publish(ctx, id, out)))
 }
 
 // outgoing returns a message as msgsnd takes it.
@@ -84,12 +89,12 @@ func outgoing(msg []byte) (*engine.Outgoing, error) {
 	return engine.NewOutgoing(int64(sysv.Type(msg)), msg[sysv.HeaderSize:]), nil
 }
 
-// sent returns the error of a send that is over.
-func (h *handle) sent(m *engine.Outgoing, err error) error {
+// uncertain makes the error of a send that is over, and may have sent the message, ErrUncertain.
+func uncertain(m *engine.Outgoing, err error) error {
 	if err != nil && m.Uncertain() && !errors.Is(err, engine.ErrUncertain) {
 		err = errors.Join(engine.ErrUncertain, err)
 	}
-	return errno(err)
+	return err
 }
 
 // selector returns what msgtyp and flags select.
@@ -198,8 +203,8 @@ func fill(buf []byte, m *engine.Message) int {
 
 // copyAt returns the message at a position. One position behind the other takes a trip each.
 func (h *handle) copyAt(ctx context.Context, id int, buf []byte, position int) (int, error) {
-	if room(buf) == 0 {
-		return 0, sysv.EINVAL
+	if position < 0 {
+		return 0, sysv.ENOMSG
 	}
 	h.mu.Lock()
 	at := h.peek
@@ -258,6 +263,10 @@ func unix(t time.Time) int64 { return max(t.Unix(), 0) }
 func (h *handle) Set(id int, a sysv.Attr) error {
 	ctx, cancel := h.timeout()
 	defer cancel()
+	const nobody = ^uint32(0)
+	if a.UID == nobody || a.GID == nobody {
+		return sysv.EINVAL
+	}
 	a.Mode &= 0o777
 	return errno(h.e.Set(ctx, id, engine.Attr(a)))
 }
@@ -315,7 +324,7 @@ func (h *handle) Traits() sysv.Traits { return sysv.Traits{Remote: true} }
 
 // Handle implements [sysv.Kernel].
 func (h *handle) Handle() sysv.Kernel {
-	other := &handle{c: h.c, e: h.e}
+	other := &handle{c: h.c, e: h.e, leases: h.e.NewLeases()}
 	h.c.mu.Lock()
 	defer h.c.mu.Unlock()
 	h.c.handles[other] = struct{}{}
@@ -329,7 +338,7 @@ func (h *handle) SameMachine(other sysv.Kernel) bool {
 }
 
 // Release implements [sysv.Kernel]. A message that it has taken and nobody has got goes back
-// to the end of its queue.
+// to the end of its queue, and one that it has leased stays in its place.
 func (h *handle) Release() {
 	h.going.Wait()
 	h.mu.Lock()
@@ -338,6 +347,7 @@ func (h *handle) Release() {
 	h.mu.Unlock()
 	ctx, cancel := h.timeout()
 	defer cancel()
+	h.leases.Close(ctx)
 	for _, x := range left {
 		_ = h.e.Publish(ctx, x.id, engine.NewOutgoing(x.m.Type, x.m.Text)) // nobody is left to tell
 	}

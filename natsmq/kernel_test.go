@@ -2,50 +2,57 @@ package natsmq
 
 import (
 	"os"
+	"slices"
 	"testing"
-	"time"
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/internal/sysvtest"
-	"github.com/nats-io/nats-server/v2/server"
-	"github.com/nats-io/nats.go"
+	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
 
-func embedded(t sysvtest.TB, dir string) *nats.Conn {
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("not ready")
-	}
-	nc, err := nats.Connect(s.ClientURL(), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nc.Close(); s.Shutdown(); s.WaitForShutdown() })
-	return nc
+// lacks are the rules of the kernel that queues of a cluster do not keep, and why.
+var lacks = map[string]string{
+	"Stat has the counts, and the process and time of the last send and receive": "a stream does not know who has sent, nor when something was taken; the counts are in TestCounts",
+	"for a receiver that waited, Stat has the id of its thread":                  "a stream does not know who has received",
+
+	"a call that fails does not change Stat": "its message is larger than the queue: that is refused at once, in place of waiting for Set",
+	"space that Set adds wakes a sender":     "its message is larger than the queue: that is refused at once; smaller ones are in TestSetMakesRoom",
+
+	"receivers get messages in the order in which they began to wait":   "that holds for those with the same selector; others compete",
+	"a message handed to a receiver is returned in preference to EINTR": "the wake-up may come behind the interrupt; the message stays in the queue",
+	"Set wakes calls that lost their permission with EACCES":            usersOfServers,
+	"a queue belongs to the user and group that created it":             usersOfServers,
+	"owner, group and others have the rights of their own three bits":   usersOfServers,
+	"Get of a key checks the permissions in its flags":                  usersOfServers,
+	"Copy needs read permission":                                        usersOfServers,
+	"List shows queues that may not be read":                            usersOfServers,
+	"only owner and creator may change or remove a queue":               usersOfServers,
+	"the group that created a queue keeps the rights of the group":      usersOfServers,
+	"more than msgmnb takes CAP_SYS_RESOURCE":                           usersOfServers,
 }
 
+const usersOfServers = "the users of a cluster are those of its servers' accounts; owners and modes are kept, and not checked"
+
+// TestKernel: queues of a cluster keep the rules of the kernel's.
 func TestKernel(t *testing.T) {
-	nc := embedded(t, t.TempDir())
-	cluster, err := New(nc, WithExactSizes(), WithLimits(chanmq.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 1000}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { cluster.Close() })
-	sysvtest.Run(t, func(t sysvtest.TB) sysvtest.Machine {
-		h := (&handle{c: cluster, e: cluster.engine}).Handle()
-		t.Cleanup(h.Release)
-		return sysvtest.Machine{
-			Kernel: h,
-			PID:    int32(os.Getpid()),
-			Asleep: func(sysvtest.TB) int { return cluster.engine.Waiting() },
-			As: func(t sysvtest.TB, uid, gid uint32) sysvtest.User {
-				t.Skip("no users")
-				return nil
-			},
-		}
+	onClusters(t, func(t *testing.T, s *natstest.Servers, opts []Option) {
+		cluster := newCluster(t, s.Connect(t), slices.Concat(opts, []Option{
+			WithExactSizes(),
+			WithLimits(chanmq.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 1000}),
+		})...)
+		sysvtest.Run(t, func(t sysvtest.TB) sysvtest.Machine {
+			h := cluster.kernel().Handle()
+			t.Cleanup(h.Release)
+			return sysvtest.Machine{
+				Kernel: h,
+				PID:    int32(os.Getpid()),
+				Asleep: func(sysvtest.TB) int { return cluster.engine.Waiting() },
+				As: func(t sysvtest.TB, _, _ uint32) sysvtest.User {
+					t.Skip(usersOfServers)
+					return nil
+				},
+				Lacks: lacks,
+			}
+		})
 	})
 }

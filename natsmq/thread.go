@@ -54,15 +54,25 @@ func (t *thread) end() {
 	t.cancel = nil
 }
 
-// grace is how long a call that was interrupted goes on with what a server may have done
-// already, before its error is ErrUncertain.
-const grace = time.Second
+// Times that a call goes on when it was interrupted.
+const (
+	// tryAtLeast: an interrupt, like a signal, ends a wait, and no call that need not wait.
+	tryAtLeast = 50 * time.Millisecond
+	// grace: with what a server may have done already, before the error is ErrUncertain.
+	grace = time.Second
+)
 
-// withGrace returns a ctx that ends that much later than another one.
-func withGrace(ctx context.Context) (context.Context, context.CancelFunc) {
+// withGrace returns a ctx that ends so much later than another one.
+func withGrace(ctx context.Context, d time.Duration) (context.Context, context.CancelFunc) {
 	later, cancel := context.WithCancel(context.Background())
 	stop := context.AfterFunc(ctx, func() {
-		time.AfterFunc(grace, cancel)
+		timer := time.NewTimer(d)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+			cancel()
+		case <-later.Done():
+		}
 	})
 	return later, func() { stop(); cancel() }
 }
@@ -75,27 +85,24 @@ func (t *thread) Send(id int, msg []byte) error {
 	}
 	ctx := t.begin()
 	defer t.end()
-	var waiter *engine.Waiter
-	defer func() {
-		if waiter != nil {
-			waiter.Release()
-		}
-	}()
-	for {
+	err = t.publish(ctx, id, out)
+	if !errors.Is(err, engine.ErrFull) {
+		return errno(err)
+	}
+	waiter, err := t.h.e.WaitForRoom(id, len(out.Text))
+	if err != nil {
+		return errno(err)
+	}
+	defer waiter.Release()
+	for woken := false; ; woken = true {
 		err := t.publish(ctx, id, out)
-		if !errors.Is(err, engine.ErrFull) {
-			if waiter != nil {
-				waiter.Pass() // there may be more room
-			}
-			return err
+		full := errors.Is(err, engine.ErrFull)
+		if woken {
+			waiter.Pass(!full)
 		}
-		if waiter == nil {
-			if waiter, err = t.h.e.WaitForRoom(id, len(out.Text)); err != nil {
-				return errno(err)
-			}
-			continue // there may be room since
+		if !full {
+			return removed(err)
 		}
-		waiter.Pass() // a smaller one may fit
 		_, ok, err := waiter.Wait(ctx)
 		if err != nil {
 			return removed(err)
@@ -106,26 +113,23 @@ func (t *thread) Send(id int, msg []byte) error {
 	}
 }
 
-// publish sends a message, until ctx ends. ErrFull is the engine's, other errors are those of Send.
+// publish sends a message. It returns EINTR if ctx ends and nothing was sent.
 func (t *thread) publish(ctx context.Context, id int, m *engine.Outgoing) error {
-	err := t.h.e.Publish(ctx, id, m)
-	if ctx.Err() != nil && m.Uncertain() {
-		later, cancel := withGrace(ctx)
+	within, cancel := withGrace(ctx, tryAtLeast)
+	defer cancel()
+	err := t.h.e.Publish(within, id, m)
+	if within.Err() != nil && m.Uncertain() {
+		later, cancel := withGrace(ctx, grace)
 		defer cancel()
 		err = t.h.e.Publish(later, id, m)
 	}
-	switch {
-	case err == nil, errors.Is(err, engine.ErrFull):
-		return err
-	case ctx.Err() != nil && !m.Uncertain():
+	if err != nil && ctx.Err() != nil && !m.Uncertain() {
 		return sysv.EINTR
-	case errors.Is(err, engine.ErrRemoved):
-		return sysv.EIDRM
 	}
-	return t.h.sent(m, err)
+	return uncertain(m, err)
 }
 
-// removed returns the error of a wait.
+// removed returns the error of a call that has waited.
 func removed(err error) error {
 	if errors.Is(err, engine.ErrRemoved) {
 		return sysv.EIDRM
@@ -154,11 +158,15 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 		return 0, errno(err)
 	}
 	defer waiter.Release()
-	for {
+	var lease *engine.Lease
+	for waited := false; ; waited = true {
 		if m == nil {
-			if m, err = t.h.e.Find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
+			if m, lease, err = t.find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
 				if ctx.Err() != nil {
 					return 0, sysv.EINTR
+				}
+				if !waited && errors.Is(err, engine.ErrRemoved) {
+					return 0, sysv.EINVAL
 				}
 				if !errors.Is(err, engine.ErrUnavailable) {
 					return 0, removed(err)
@@ -167,10 +175,17 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 		}
 		if m != nil {
 			n, err := t.take(ctx, id, buf, m)
+			switch {
+			case lease == nil:
+			case err == nil, err == errTaken:
+				lease.Gone()
+			default:
+				lease.Release()
+			}
 			if err != errTaken {
 				return n, err
 			}
-			m = nil
+			m, lease = nil, nil
 			continue // there may be another one
 		}
 		var ok bool
@@ -181,10 +196,39 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 			return 0, sysv.EINTR
 		}
 		if ctx.Err() != nil {
-			waiter.Pass()
+			waiter.Pass(false)
 			return 0, sysv.EINTR
 		}
+		if t.h.competes(sel) {
+			m = nil // somebody else may be about to take it
+		}
 	}
+}
+
+// find looks for a message. Where others take messages as well, it leases one, so that not
+// all of them try to take the same.
+func (t *thread) find(ctx context.Context, id int, sel engine.Selector) (*engine.Message, *engine.Lease, error) {
+	within, cancel := withGrace(ctx, tryAtLeast)
+	defer cancel()
+	if t.h.competes(sel) {
+		lease, err := t.h.leases.One(within, id, sel)
+		if err != nil {
+			return nil, nil, err
+		}
+		return &lease.Message, lease, nil
+	}
+	m, err := t.h.e.Find(within, id, sel)
+	return m, nil, err
+}
+
+// competing is how long after a receive has come too late others are expected to take messages
+// too.
+const competing = time.Second
+
+// competes reports whether others do, as far as is known, for a selector that messages can be
+// leased by.
+func (h *handle) competes(s engine.Selector) bool {
+	return s.Mode != engine.UpTo && time.Now().UnixNano()-h.competed.Load() < int64(competing)
 }
 
 // errTaken is the error of a message that somebody else has taken.
@@ -196,7 +240,7 @@ func (t *thread) take(ctx context.Context, id int, buf []byte, m *engine.Message
 		t.large = m
 		return len(m.Text), sysv.E2BIG
 	}
-	later, cancel := withGrace(ctx)
+	later, cancel := withGrace(ctx, grace)
 	defer cancel()
 	mine, err := t.h.claim(later, id, m)
 	switch {
@@ -207,6 +251,7 @@ func (t *thread) take(ctx context.Context, id int, buf []byte, m *engine.Message
 	case err != nil:
 		return 0, errno(err)
 	case !mine:
+		t.h.competed.Store(time.Now().UnixNano())
 		return 0, errTaken
 	}
 	return fill(buf, m), nil

@@ -16,8 +16,10 @@ type queue struct {
 }
 
 type message struct {
-	typ  int
-	text []byte
+	typ      int
+	text     []byte
+	lease    *lease // who has it, while it is in the queue; nil: nobody
+	attempts int    // how many leases it has had
 }
 
 // fill writes the message to a buffer that is large enough, and returns the size of
@@ -37,6 +39,30 @@ func (q *queue) fits(m message) bool {
 // before it whose buffer is too small are woken with E2BIG.
 func (q *queue) put(m message, from *Process) {
 	q.SendTime, q.SendPID = time.Now().Unix(), from.pid
+	r := q.receiver(m)
+	if r != nil {
+		// Here Linux records the thread (task_pid). If a receive finds its
+		// message in the queue, it records the process (task_tgid).
+		q.ReceiveTime, q.ReceivePID = time.Now().Unix(), r.thread.tid
+	}
+	if r == nil || r.leases {
+		q.messages = append(q.messages, m)
+		q.Messages++
+		q.Bytes += uint64(len(m.text))
+	}
+	if r == nil {
+		return
+	}
+	if r.leases {
+		m = q.leaseTo(r.thread.p, len(q.messages)-1)
+	}
+	r.msg = m
+	r.wake(nil)
+}
+
+// receiver takes the first receiver out of the list that waits for such a message. Those
+// before it whose buffer is too small are woken.
+func (q *queue) receiver(m message) *sleeper {
 	for i := 0; i < len(q.receivers); {
 		r := q.receivers[i]
 		if !r.sel.matches(m.typ) {
@@ -44,39 +70,40 @@ func (q *queue) put(m message, from *Process) {
 			continue
 		}
 		q.receivers = slices.Delete(q.receivers, i, i+1)
-		if len(m.text) > r.room {
-			r.wake(sysv.E2BIG)
-			continue
+		if len(m.text) <= r.room {
+			return r
 		}
-		// Here Linux records the thread (task_pid). If a receive finds its
-		// message in the queue, it records the process (task_tgid).
-		q.ReceiveTime, q.ReceivePID = time.Now().Unix(), r.thread.tid
 		r.msg = m
-		r.wake(nil)
-		return
+		r.wake(sysv.E2BIG)
 	}
-	q.messages = append(q.messages, m)
-	q.Messages++
-	q.Bytes += uint64(len(m.text))
+	return nil
 }
 
 // take takes the message that the selector selects, for a receiver that does not
-// have to wait. ENOMSG: no message matches.
-func (q *queue) take(sel selector, room int, to *Process) (message, error) {
+// have to wait, or leases it. ENOMSG: no message matches. E2BIG: it is the message.
+func (q *queue) take(sel selector, room int, to *Process, leases bool) (message, error) {
 	i := sel.find(q.messages)
 	if i < 0 {
 		return message{}, sysv.ENOMSG
 	}
 	m := q.messages[i]
 	if len(m.text) > room {
-		return message{}, sysv.E2BIG
+		return m, sysv.E2BIG
 	}
-	q.messages = slices.Delete(q.messages, i, i+1)
-	q.Messages--
-	q.Bytes -= uint64(len(m.text))
 	q.ReceiveTime, q.ReceivePID = time.Now().Unix(), to.pid
-	q.wakeSenders()
+	if leases {
+		return q.leaseTo(to, i), nil
+	}
+	q.delete(i)
 	return m, nil
+}
+
+// delete removes the message, and wakes the senders that fit its space.
+func (q *queue) delete(i int) {
+	q.Messages--
+	q.Bytes -= uint64(len(q.messages[i].text))
+	q.messages = slices.Delete(q.messages, i, i+1)
+	q.wakeSenders()
 }
 
 // copyAt returns the message at a position, which stays in the queue: MSG_COPY.
@@ -88,7 +115,7 @@ func (q *queue) copyAt(position, room, limit int) (message, error) {
 	}
 	switch m := q.messages[position]; {
 	case len(m.text) > room:
-		return message{}, sysv.E2BIG
+		return m, sysv.E2BIG
 	case len(m.text) > limit:
 		return message{}, sysv.EINVAL
 	default:
@@ -189,7 +216,7 @@ func (s selector) find(messages []message) int {
 	found := -1
 	for i, m := range messages {
 		switch {
-		case !s.matches(m.typ):
+		case m.lease != nil || !s.matches(m.typ):
 		case s.mode != searchLessEqual:
 			return i
 		case found < 0 || m.typ < messages[found].typ:

@@ -100,6 +100,7 @@ type Process struct {
 	k        *Kernel
 	pid      int32
 	uid, gid uint32
+	dead     bool // see Remote.Kill; guarded by k.mu
 }
 
 var _ sysv.Kernel = (*Process)(nil)
@@ -241,20 +242,25 @@ func (k *Kernel) send(p *Process, t *thread, id int, msg []byte) (*sleeper, erro
 
 // Receive implements [sysv.Kernel].
 func (p *Process) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
-	var m message
-	err := p.call(receiveCall(id, buf, msgtyp, flags, false), func() (err error) {
-		m, _, err = p.k.receive(p, nil, id, textSize(buf), msgtyp, flags)
-		return err
-	})
+	m, err := p.receive(id, buf, msgtyp, flags)
 	if err != nil {
 		return 0, err
 	}
 	return m.fill(buf), nil
 }
 
+// receive takes a message. E2BIG: it is the message.
+func (p *Process) receive(id int, buf []byte, msgtyp, flags int) (m message, err error) {
+	err = p.call(receiveCall(id, buf, msgtyp, flags, false), func() (err error) {
+		m, _, err = p.k.receive(p, nil, id, textSize(buf), msgtyp, flags, false)
+		return err
+	})
+	return m, err
+}
+
 // receive is do_msgrcv. If it has to wait, it returns the sleeper to wait for, or
 // ENOMSG if there is no thread to sleep on.
-func (k *Kernel) receive(p *Process, t *thread, id, room, msgtyp, flags int) (message, *sleeper, error) {
+func (k *Kernel) receive(p *Process, t *thread, id, room, msgtyp, flags int, leases bool) (message, *sleeper, error) {
 	copying := flags&sysv.Copy != 0
 	if room < 0 || copying && (flags&sysv.Except != 0 || t != nil) {
 		return message{}, nil, sysv.EINVAL
@@ -271,12 +277,12 @@ func (k *Kernel) receive(p *Process, t *thread, id, room, msgtyp, flags int) (me
 		return m, nil, err
 	}
 	sel := selectorOf(msgtyp, flags)
-	m, err := q.take(sel, room, p)
+	m, err := q.take(sel, room, p, leases)
 	if err != sysv.ENOMSG || t == nil {
 		return m, nil, err
 	}
 	s := t.newSleeper(q)
-	s.sel, s.room = sel, room
+	s.sel, s.room, s.leases = sel, room, leases
 	q.receivers = append(q.receivers, s)
 	return message{}, s, nil
 }

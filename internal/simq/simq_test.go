@@ -30,6 +30,29 @@ func machine(sysvtest.TB) sysvtest.Machine {
 
 func TestKernel(t *testing.T) { sysvtest.Run(t, machine) }
 
+// TestRemoteKernel: a process elsewhere has the same queues.
+func TestRemoteKernel(t *testing.T) {
+	sysvtest.Run(t, func(sysvtest.TB) sysvtest.Machine {
+		k := simq.New()
+		root := k.Remote(0, 0, 4)
+		return sysvtest.Machine{
+			Kernel: root.Handle(),
+			PID:    root.PID(),
+			Asleep: func(sysvtest.TB) int { return k.Asleep() },
+			As: func(_ sysvtest.TB, uid, gid uint32) sysvtest.User {
+				p := k.Remote(uid, gid, 4).Handle()
+				return func(do func(sysv.Kernel) error) error { return do(p) }
+			},
+			Lacks: map[string]string{
+				"space that Set adds wakes a sender":                     neverWaits,
+				"Set wakes calls that lost their permission with EACCES": neverWaits,
+			},
+		}
+	})
+}
+
+const neverWaits = "a message that is larger than the queue may ever hold is EINVAL there, and does not wait"
+
 // The other tests are about what the simulation adds to a kernel, and what a test
 // must not do to the kernel that it runs on.
 

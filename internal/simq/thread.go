@@ -20,6 +20,7 @@ type sleeper struct {
 	msg    message  // of a sender: what it sends. Of a receiver: what it got
 	sel    selector // of a receiver
 	room   int      // of a receiver
+	leases bool     // of a receiver: what it gets stays in the queue
 	// done has a buffer for the result, so that waking never blocks. The call
 	// that sleeps creates it, in its synctest bubble.
 	done chan error
@@ -88,20 +89,23 @@ func (t *thread) Send(id int, msg []byte) error {
 }
 
 func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
-	var (
-		m message
-		s *sleeper
-	)
-	err := t.p.sleepingCall(receiveCall(id, buf, msgtyp, flags, true), func() (_ *sleeper, err error) {
-		t.mustBeFree()
-		m, s, err = t.p.k.receive(t.p, t, id, textSize(buf), msgtyp, flags)
-		return s, err
-	})
+	m, err := t.receive(id, buf, msgtyp, flags, false)
 	if err != nil {
 		return 0, err
 	}
+	return m.fill(buf), nil
+}
+
+// receive takes a message, or leases it. E2BIG: it is the message.
+func (t *thread) receive(id int, buf []byte, msgtyp, flags int, leases bool) (m message, err error) {
+	var s *sleeper
+	err = t.p.sleepingCall(receiveCall(id, buf, msgtyp, flags, true), func() (_ *sleeper, err error) {
+		t.mustBeFree()
+		m, s, err = t.p.k.receive(t.p, t, id, textSize(buf), msgtyp, flags, leases)
+		return s, err
+	})
 	if s != nil {
 		m = s.msg
 	}
-	return m.fill(buf), nil
+	return m, err
 }

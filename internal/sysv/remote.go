@@ -8,11 +8,19 @@ type Traits struct {
 	// Remote means that each call is a trip over a network. Whatever may have to wait is
 	// called in a [Thread], where it can be interrupted: nothing spins, nothing polls, and a
 	// wait costs no thread of the operating system.
+	//
+	// A call of a Thread is made without a Kernel's call before it. So its Send returns
+	// EINVAL for a message that is larger than the queue may ever hold, in place of
+	// waiting. It may wait while the servers cannot be reached, and Enter does not fail. Calls
+	// of the Kernel end by themselves within seconds. Errors that chanmq.ErrUnavailable and
+	// chanmq.ErrUncertain are for wrap those; ErrUncertain is of sends alone.
 	Remote bool
 }
 
 // Leaser is a Kernel that can leave a message in its queue while somebody deals with it.
-// Its Threads are LeasingThreads.
+// Its Threads are LeasingThreads. What it has leased in advance, and not given out, is for
+// the others again at Release, behind which a receive that comes late gets none of it; and
+// before that if nobody asks for it for some time, since a Consumer may have ended.
 type Leaser interface {
 	Kernel
 	// ReceiveLeased is Receive, but the message stays in the queue until its lease ends.
@@ -30,7 +38,9 @@ type LeasingThread interface {
 }
 
 // Lease is the right to a message that is in its queue still. It lasts until Ack or Release,
-// or until the process ends; then somebody else gets the message. Each lease is ended once.
+// or until the process ends; then somebody else gets the message. Each lease is ended once,
+// by any goroutine. Programs keep deliveries for longer than the handle, so a lease works
+// as before when its Kernel is released.
 type Lease interface {
 	// Attempt is how many times the message was leased, this time included.
 	Attempt() int

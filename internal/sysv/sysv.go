@@ -91,13 +91,16 @@ type Kernel interface {
 	Traits() Traits
 	// Handle returns the Kernel for one handle. It may be the same for all.
 	Handle() Kernel
-	// Release ends a Kernel that Handle returned, after its last call: what it has
-	// taken from a queue and not given out goes back.
+	// Release ends a Kernel that Handle returned. It is called once, when the handle is
+	// closed or could not be opened: what the Kernel has taken from a queue and not given
+	// out goes back. Leases that it has given out go on. No call is under way that waits;
+	// others that come late fail, or work as before.
 	Release()
 }
 
 // SameMachine reports whether a and b have the same queues. A machine in memory has
-// a Kernel for each of its processes, and a method that compares them.
+// a Kernel for each of its processes, and a method that compares them. So must one have
+// whose Handle returns another Kernel each time.
 func SameMachine(a, b Kernel) bool {
 	if m, ok := a.(interface{ SameMachine(Kernel) bool }); ok {
 		return m.SameMachine(b)

@@ -209,6 +209,25 @@ var receiveRules = []rule{
 		equal(t, q.tryReceive(5, 2, 0), Result{Type: 2, Text: "12345"}, "room for 5 bytes")
 		equal(t, q.tryReceive(0, 1, 0), Result{Type: 1}, "no room, for an empty message")
 	}},
+	{"E2BIG comes with the size of the message, or with 0 if that is not known", "Kernel.Receive", func(t *testing.T, m Machine) {
+		q := private(t, m)
+		q.send(1, "12345")
+		isKnown := func(n int, err error) {
+			t.Helper()
+			equal(t, err, error(sysv.E2BIG), "Receive")
+			if n != 0 && n != 5 {
+				t.Errorf("it returned %d for a message of 5 bytes", n)
+			}
+		}
+		for _, room := range []int{0, 4} {
+			isKnown(m.Receive(q.id, sysv.Buffer(room), 0, 0))
+			Start(t, m.self, func(_ sysv.Kernel, th sysv.Thread) Result {
+				isKnown(th.Receive(q.id, sysv.Buffer(room), 0, 0))
+				return Result{}
+			}).Result()
+		}
+		q.holds(Result{Type: 1, Text: "12345"})
+	}},
 	{"a message that is too long is not skipped for another", "find_msg", func(t *testing.T, m Machine) {
 		q := private(t, m)
 		q.send(2, "long")

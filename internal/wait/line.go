@@ -89,5 +89,8 @@ func (w *Waiter) TryMore() error {
 		return ErrWait
 	}
 	defer w.line.turn.Release(1)
+	if w.lot.config.Remote {
+		return w.op.TryHere() // a trip would keep what is in hand waiting
+	}
 	return w.op.Try()
 }

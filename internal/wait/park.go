@@ -125,13 +125,18 @@ func (p *parking) init(t sysv.Thread) {
 	p.unwatched = make(chan struct{}, 1)
 }
 
-// park does the operation in a blocking system call.
+// park does the operation in a blocking system call, if there is a space for its thread.
 func (w *Waiter) park(ctx context.Context) error {
-	l, p := w.lot, &w.parking
-	if !l.acquire() {
+	if !w.lot.acquire() {
 		return errCannotPark
 	}
-	defer l.release()
+	defer w.lot.release()
+	return w.block(ctx)
+}
+
+// block does the operation in a blocking call.
+func (w *Waiter) block(ctx context.Context) error {
+	l, p := w.lot, &w.parking
 	p.watch(ctx)
 	entered := p.thread.Enter()
 	if l.uninterruptible.Load() == entered {

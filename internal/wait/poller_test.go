@@ -363,6 +363,7 @@ func TestStorm(t *testing.T) {
 		"parked": parks,
 		"polled": polls,
 		"both":   func(c *Config) { c.MaxParked = 2 },
+		"remote": remote,
 	} {
 		t.Run(name, func(t *testing.T) {
 			for round := 0; round < rounds && !t.Failed(); round++ {

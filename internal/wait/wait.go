@@ -12,6 +12,9 @@
 // Receives that wait for the same thing line up, so that one of them waits and the
 // others wait for their turn (line.go).
 //
+// Where the kernel is remote, a try is a trip, and a wait costs no thread: there all waits
+// park at once, as many as there are (Waiter.runRemote).
+//
 // The package knows nothing of messages, codecs or channels. What it needs of a
 // queue is in [Config].
 package wait
@@ -30,14 +33,18 @@ import (
 type Operation interface {
 	// Try does it with IPC_NOWAIT. ErrWait: it would have to wait.
 	Try() error
+	// TryHere does it with what this process has, without a trip to a remote kernel.
+	// ErrWait: only the kernel can tell.
+	TryHere() error
 	// Block does it with a system call that blocks. EINTR: it was interrupted.
 	Block(sysv.Thread) error
 	// Pending reports whether Try would return something other than ErrWait,
 	// as far as this process knows: the handle is closed, or a message was
 	// handed back. It may be called by any goroutine.
 	Pending() bool
-	// CheckFits is called once before a long wait. It returns an error if no
-	// waiting can make the operation succeed, or if it is not to wait.
+	// CheckFits is called once before a long wait, unless the kernel is remote: a Thread
+	// of that finds out by itself. It returns an error if no waiting can make the
+	// operation succeed, or if it is not to wait.
 	CheckFits() error
 	// Key returns what the operation waits for.
 	Key() Key
@@ -55,10 +62,16 @@ type Key struct {
 	Exact bool  // of a receive: it takes messages of type Type alone
 	Mode  uint8 // tells receives apart that are not exact; no meaning here
 	Type  int64
+	// Leased tells receives apart that leave their messages in the queue: what is here
+	// for them is not here for the others, so they must not wait behind those.
+	Leased bool
 }
 
 // Config is what waiting needs of a handle, and of its queue.
 type Config struct {
+	// Remote means that the kernel is: the five fields behind it have no effect.
+	Remote bool
+
 	Spin             time.Duration // how long to spin; 0: not at all
 	Polling          bool          // never park
 	PollMin, PollMax time.Duration // pauses of the poller
@@ -96,6 +109,8 @@ type Waiter struct {
 	key     Key   // of the line
 	line    *line // of an ordered Waiter; of others while they have the turn
 	ordered bool
+
+	next, previous *Waiter // in waiters
 
 	// Stage is how far the last Run went. Who uses the operation's Try without Run may
 	// set it.
@@ -158,6 +173,9 @@ func (w *Waiter) Run(ctx context.Context) error {
 		}
 		defer w.line.turn.Release(1)
 	}
+	if w.lot.config.Remote {
+		return w.runRemote(ctx)
+	}
 	if err := w.op.Try(); err != ErrWait {
 		return err
 	}
@@ -205,6 +223,24 @@ func (w *Waiter) sleep(ctx context.Context) error {
 		}
 		if err = w.op.Try(); err != ErrWait {
 			return err
+		}
+	}
+}
+
+// runRemote does the operation where each call of the kernel is a trip. Every one is made in
+// the Thread, where the end of ctx can interrupt it. Those that are not ordered do not line
+// up: they would wait for each other's trips.
+func (w *Waiter) runRemote(ctx context.Context) error {
+	for {
+		if err := w.op.TryHere(); err != ErrWait {
+			return err
+		}
+		w.Waited = true
+		if err := w.block(ctx); err != errRetry {
+			return err
+		}
+		if ctx.Err() != nil {
+			return ErrCanceled
 		}
 	}
 }

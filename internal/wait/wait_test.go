@@ -93,6 +93,8 @@ func pollsHourly(c *Config) {
 	c.Polling, c.PollMin, c.PollMax = true, time.Hour, time.Hour
 }
 
+func remote(c *Config) { c.Remote, c.MaxParked = true, 1 }
+
 var ways = map[string]func(*Config){"parked": parks, "polled": pollsHourly}
 
 // inBubble runs a test for each way to wait, in a synctest bubble.
@@ -303,6 +305,17 @@ func (o *receive) Try() error {
 	return o.took(err)
 }
 
+func (o *receive) TryHere() error {
+	defer o.use()()
+	switch {
+	case o.h.closed.Load():
+		return errClosed
+	case o.takeSlot():
+		return nil
+	}
+	return ErrWait
+}
+
 func (o *receive) takeSlot() bool {
 	o.h.mu.Lock()
 	defer o.h.mu.Unlock()
@@ -376,6 +389,14 @@ func (o *send) Try() error {
 		return ErrWait
 	}
 	return err
+}
+
+func (o *send) TryHere() error {
+	defer o.use()()
+	if o.h.closed.Load() {
+		return errClosed
+	}
+	return ErrWait
 }
 
 func (o *send) Block(thread sysv.Thread) error {

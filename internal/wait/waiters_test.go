@@ -19,7 +19,7 @@ func TestWaitersIndex(t *testing.T) {
 	h := newHandle(t)
 	keys := []Key{{Type: 0}, {Type: -2}, {Type: -3}, {Mode: 1, Type: 2}, {Mode: 2, Type: 2}}
 	for typ := range int64(types) {
-		keys = append(keys, Key{Exact: true, Type: typ + 1})
+		keys = append(keys, Key{Exact: true, Type: typ + 1}, Key{Exact: true, Type: typ + 1, Leased: true})
 	}
 	for size := range 3 {
 		keys = append(keys, Key{Send: true, Size: size})
@@ -48,7 +48,7 @@ func TestWaitersIndex(t *testing.T) {
 	}
 	for step := range steps {
 		key := keys[rand.N(len(keys))]
-		if free := !slices.ContainsFunc(list, func(e entry) bool { return e.key == key && !key.Send }); free && rand.N(2) == 0 {
+		if rand.N(2) == 0 && len(list) < 20 { // several with the same key, as where the kernel is remote
 			w := new(Waiter)
 			w.Init(h.lot, h.receive(step%3), &h.spinner)
 			ws.add(key, w)

@@ -23,6 +23,8 @@
 //     time that others remember what they have taken, about a minute, takes it for its own if it is gone from the
 //     cluster and nobody says that he has it. Where somebody else receives the same type from
 //     the cluster, and ends before the bridge is back, both may have it.
+//   - In: where somebody has a message of the same type from Take or a Consumer of the cluster's queue, the bridge
+//     does not know, and both may have it.
 //   - Out: a bridge that is killed inside msgrcv may have lost how long the message is; then bytes
 //     at its end that equal the journal's fill byte are missing
 //     ([chanmq.Delivery.LengthInferred]). Counters.Out.Inferred counts them.

@@ -242,7 +242,7 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 	var waiter *engine.Waiter
 	defer func() {
 		if waiter != nil {
-			waiter.Pass() // there may be more room
+			waiter.Pass(true) // there may be more room
 			waiter.Release()
 		}
 	}()
@@ -285,7 +285,7 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 			continue // there may be room since
 		case full:
 			atStep("out: full")
-			waiter.Pass() // a smaller one may fit
+			waiter.Pass(false) // a smaller one may fit
 			_, ok, err := waiter.Wait(ctx)
 			if err == nil && !ok {
 				err = ctx.Err()

@@ -35,6 +35,7 @@ type Config struct {
 	Exact    bool          // new queues count the bytes of texts as a kernel does, at a second trip for each message
 	Timeout  time.Duration // how long to wait for the answer to a request
 	Look     time.Duration // how long a wake-up that is lost may go unnoticed
+	AckWait  time.Duration // when a message is somebody else's whose process does not say that it has it still
 }
 
 // Limits are those of the kernel, for these queues.
@@ -48,8 +49,9 @@ type Limits struct {
 // safe for concurrent use.
 type Engine struct {
 	Config
-	layout layout
-	peers  peers
+	layout  layout
+	peers   peers
+	leasing leasing
 
 	mu      sync.Mutex
 	watches map[int]*watch // of queues that somebody waits for; guarded by mu
@@ -83,6 +85,10 @@ func New(c Config) (*Engine, error) {
 	if err := e.peers.init(e); err != nil {
 		return nil, err
 	}
+	if err := e.leasing.init(e); err != nil {
+		e.peers.end()
+		return nil, err
+	}
 	e.running.Go(e.followConnection)
 	return e, nil
 }
@@ -98,6 +104,7 @@ func (e *Engine) Close() {
 	watches := e.watches
 	e.watches = nil
 	e.mu.Unlock()
+	e.leasing.end()
 	close(e.done)
 	for _, w := range watches {
 		w.end()
@@ -122,6 +129,7 @@ func (e *Engine) followConnection() {
 				w.lookSoon()
 			}
 			e.mu.Unlock()
+			e.leasing.reconnected()
 		case <-e.done:
 			return
 		}

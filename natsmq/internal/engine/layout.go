@@ -68,8 +68,9 @@ var padding = strings.Repeat("p", 2*maxDigits+1)
 
 // typeOf returns the type of a message, of its subject or of that of its wake-up.
 func (l layout) typeOf(subject string) (int64, error) {
-	tokens := strings.Split(strings.TrimPrefix(subject, l.prefix+"."), ".")
-	if len(tokens) < 5 {
+	rest, ok := strings.CutPrefix(subject, l.prefix+".")
+	tokens := strings.Split(rest, ".")
+	if !ok || len(tokens) < 5 {
 		return 0, fmt.Errorf("the subject %q is not that of a message", subject)
 	}
 	typ, err := strconv.ParseInt(strings.Join(tokens[3:len(tokens)-1], ""), 16, 64)
@@ -151,14 +152,21 @@ func (l layout) wakeOf(id int, typ int64) string {
 }
 
 // wakesOf are the wake-up subjects of messages that the selector selects.
-func (l layout) wakesOf(id int, s Selector) []string {
+func (l layout) wakesOf(id int, s Selector) []string { return l.subjectsOf("w", id, s) }
+
+// subjectsOf are the subjects of messages that the selector selects, or of their wake-ups. kind is "q" or "w".
+func (l layout) subjectsOf(kind string, id int, s Selector) []string {
 	digits := digitsOf(s.Type)
+	ofType := l.message(id, s.Type)
+	if kind == "w" {
+		ofType = l.wakeOf(id, s.Type)
+	}
 	var types []subtree
 	switch s.Mode {
 	case Any:
-		return []string{l.wakes(id)}
+		return []string{fmt.Sprintf("%s.%s.%d.>", l.prefix, kind, id)}
 	case OfType:
-		return []string{l.wakeOf(id, s.Type)}
+		return []string{ofType}
 	case UpTo:
 		types = below(digits)
 	case Except:
@@ -166,10 +174,10 @@ func (l layout) wakesOf(id int, s Selector) []string {
 	}
 	var filters []string
 	for _, t := range types {
-		filters = append(filters, l.filter("w", id, t))
+		filters = append(filters, l.filter(kind, id, t))
 	}
 	if s.Mode == UpTo {
-		filters = append(filters, l.wakeOf(id, s.Type))
+		filters = append(filters, ofType)
 	}
 	return filters
 }

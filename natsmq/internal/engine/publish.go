@@ -25,7 +25,7 @@ func (e *Engine) headerLength(exact bool) int {
 	if !exact {
 		return id
 	}
-	return id + len("Nats-Expected-Last-Sequence: \r\n") + len(sequence(0))
+	return id + len(expectedHeader+": \r\n") + len(sequence(0))
 }
 
 // idLength makes a header as long as that of a message in a batch (bridge.go).
@@ -107,7 +107,7 @@ func (e *Engine) publish(ctx context.Context, id int, m *Outgoing) error {
 		_, err := e.publishOnce(ctx, out)
 		return e.refused(ctx, id, m, err)
 	}
-	for {
+	for !m.asked {
 		info, err := e.Info(ctx, id)
 		if err != nil {
 			return err
@@ -115,25 +115,28 @@ func (e *Engine) publish(ctx context.Context, id int, m *Outgoing) error {
 		if uint64(len(m.Text)) > info.MaxBytes {
 			return ErrTooLarge
 		}
-		full := info.Bytes+uint64(len(m.Text)) > info.MaxBytes || info.Messages+1 > info.MaxBytes
-		if full && !m.asked {
+		if info.Bytes+uint64(len(m.Text)) > info.MaxBytes || info.Messages+1 > info.MaxBytes {
 			return ErrFull
 		}
 		// Nobody else has sent anything since. What was taken only makes more room.
-		out.Header["Nats-Expected-Last-Sequence"] = []string{sequence(info.lastSequence)}
-		if full {
-			// It would be recognized, if it is there. If not, it must not get in.
-			out.Header["Nats-Expected-Last-Sequence"] = []string{sequence(1<<63 - 1)}
-		}
-		_, err = e.publishOnce(ctx, out)
-		if !hasCode(err, codeWrongSequence, codeWrongSequenceToo) {
+		out.Header[expectedHeader] = []string{sequence(info.lastSequence)}
+		if _, err = e.publishOnce(ctx, out); !hasCode(err, codeWrongSequence, codeWrongSequenceToo) {
 			return err
 		}
-		if full {
-			return ErrFull
-		}
 	}
+	// If it is there, the server recognizes it, but looks at the sequence first. If it is not, it
+	// gets in, though the queue may be full by now.
+	delete(out.Header, expectedHeader)
+	out.Header[againHeader] = []string{sequence(0)}
+	_, err = e.publishOnce(ctx, out)
+	return err
 }
+
+// Headers of messages to a queue that counts exactly. They are equally long.
+const (
+	expectedHeader = "Nats-Expected-Last-Sequence"
+	againHeader    = "Chanmq-Was-Sent-Before-This"
+)
 
 // refused says what the error of a publish means.
 func (e *Engine) refused(ctx context.Context, id int, m *Outgoing, err error) error {

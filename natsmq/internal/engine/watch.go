@@ -277,13 +277,16 @@ func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
 	return a.last.message, true, a.last.err
 }
 
-// Pass gives the last wake-up, which was of no use here, to somebody else who waits for the same.
-func (a *Waiter) Pass() {
+// Pass gives the last wake-up to somebody else who waits for the same: it was of no use here, or
+// there may be enough for two.
+func (a *Waiter) Pass(enough bool) {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
 	g := a.group
-	// A message that is as large would find no room either.
-	i := slices.IndexFunc(g.waiting, func(other *Waiter) bool { return a.size == 0 || other.size < a.size })
+	i := slices.IndexFunc(g.waiting, func(other *Waiter) bool {
+		// A message that is as large would find no room either.
+		return enough || g != &a.w.senders || other.size < a.size
+	})
 	if i < 0 {
 		a.w.passOn(g, a.last)
 		return

@@ -209,6 +209,13 @@ func (s *Servers) Proxies(t testing.TB) (proxies []*Proxy, urls string) {
 	return proxies, strings.Join(all, ",")
 }
 
+// UntilConnected waits until a server answers on the connection. For a moment after its server
+// has ended, a connection does not know that, and what is sent then is lost.
+func UntilConnected(t testing.TB, nc *nats.Conn) {
+	t.Helper()
+	testkit.Eventually(t, "connected", func() bool { return nc.FlushTimeout(time.Second) == nil })
+}
+
 // Kill ends server i by SIGKILL, also while it is stopped, and waits for the process.
 func (s *Servers) Kill(i int) {
 	s.t.Helper()

@@ -11,7 +11,6 @@ import (
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/chanmq/chanmq/internal/testkit"
 	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
 
@@ -76,7 +75,7 @@ func publish(t testing.TB, nc *nats.Conn, from, to int) {
 // wantStored checks that the messages 0, 1, ... count-1 are there.
 func wantStored(t testing.TB, nc *nats.Conn, count int) {
 	t.Helper()
-	testkit.Eventually(t, "connected", nc.IsConnected)
+	natstest.UntilConnected(t, nc)
 	js, err := jetstream.New(nc)
 	if err != nil {
 		t.Fatal(err)

@@ -53,7 +53,7 @@ func TestConnectBefore(t *testing.T) {
 		t.Errorf("Publish without a server: %v", err)
 	}
 	s.Restart(0)
-	testkit.Eventually(t, "connected", nc.IsConnected)
+	natstest.UntilConnected(t, nc)
 }
 
 // TestStop stops a server, which then answers nothing, but has what it was sent.
@@ -110,13 +110,25 @@ func TestThree(t *testing.T) {
 	}
 }
 
-// TestThreeKilled kills all servers.
+// TestThreeKilled kills all servers. There are a consumer and a stream with one replica, too.
 func TestThreeKilled(t *testing.T) {
 	t.Parallel()
 	s := natstest.Three(t, jetstream.FileStorage)
 	nc := s.Connect(t)
-	stream(t, s, nc)
+	three := stream(t, s, nc)
 	publish(t, nc, 0, 10)
+	consumer := jetstream.ConsumerConfig{Durable: "consumer", Replicas: s.Len()}
+	if _, err := three.CreateConsumer(ctxWithin(t), consumer); err != nil {
+		t.Fatal(err)
+	}
+	js, err := jetstream.New(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := js.CreateStream(ctxWithin(t), jetstream.StreamConfig{Name: "one", Storage: s.Storage})
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i := range s.Len() {
 		s.Kill(i)
 	}
@@ -126,6 +138,9 @@ func TestThreeKilled(t *testing.T) {
 	s.WaitReady()
 	if leader, want := s.Leader("stream"), info(t, nc).Cluster.Leader; s.Name(leader) != want {
 		t.Errorf("Leader is %s, want %s", s.Name(leader), want)
+	}
+	if leader, want := s.Leader("one"), one.CachedInfo().Cluster.Leader; s.Name(leader) != want {
+		t.Errorf("Leader of the other is %s, want %s", s.Name(leader), want)
 	}
 	s.MetaLeader()
 	wantStored(t, nc, 10)

@@ -221,7 +221,10 @@ func TestProxyCutsAtAnswer(t *testing.T) {
 		t.Error("DeleteMsg has an answer")
 	}
 	wantDeleted(t, s, 1, true)
-	testkit.Eventually(t, "connected again", func() bool { return nc.IsConnected() && nc.Statistics.Reconnects > 0 })
+	natstest.UntilConnected(t, nc)
+	if nc.Stats().Reconnects == 0 {
+		t.Error("it was not cut")
+	}
 	if err := stream.DeleteMsg(ctxWithin(t), 2); err != nil {
 		t.Error(err)
 	}
@@ -284,7 +287,7 @@ func TestProxyBlock(t *testing.T) {
 		t.Error(err)
 	}
 	wantDeleted(t, s, 2, true)
-	if n := nc.Statistics.Reconnects; n != 0 {
+	if n := nc.Stats().Reconnects; n != 0 {
 		t.Errorf("connected again %d times", n)
 	}
 
@@ -293,7 +296,10 @@ func TestProxyBlock(t *testing.T) {
 	wantTimeout(t, "DeleteMsg", stream.DeleteMsg(briefly(t), 4))
 	p.Cut()
 	p.Unblock(natstest.ToServer)
-	testkit.Eventually(t, "connected again", func() bool { return nc.IsConnected() && nc.Statistics.Reconnects > 0 })
+	natstest.UntilConnected(t, nc)
+	if nc.Stats().Reconnects == 0 {
+		t.Error("it was not cut")
+	}
 	if err := stream.DeleteMsg(ctxWithin(t), 5); err != nil {
 		t.Error(err)
 	}
@@ -313,7 +319,7 @@ func TestProxyRefuse(t *testing.T) {
 		t.Error("it is connected")
 	}
 	p.Refuse(false)
-	testkit.Eventually(t, "connected", nc.IsConnected)
+	natstest.UntilConnected(t, nc)
 	publish(t, nc, 10, 11)
 	wantStored(t, nc, 11)
 }

@@ -1,7 +1,15 @@
 // Package reach lets packages of this module use what package natsmq does not export.
 package reach
 
-import "github.com/chanmq/chanmq/natsmq/internal/engine"
+import (
+	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/natsmq/internal/engine"
+)
 
-// Engine returns the Engine of a *natsmq.Cluster. Package natsmq sets it when it is initialized.
-var Engine func(cluster any) *engine.Engine
+// Of a *natsmq.Cluster. Package natsmq sets them when it is initialized.
+var (
+	// Engine returns its Engine.
+	Engine func(cluster any) *engine.Engine
+	// Kernel returns the kernel whose queues are the cluster's.
+	Kernel func(cluster any) sysv.Kernel
+)

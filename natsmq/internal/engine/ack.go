@@ -1,0 +1,264 @@
+package engine
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/nats-io/nats.go"
+)
+
+// This file is how messages are deleted that were acknowledged: in the background, many at a time,
+// each again until a server has answered. To delete again is no harm: that the message is gone is
+// what was wanted.
+
+// acker deletes them.
+type acker struct {
+	e       *Engine
+	sub     *nats.Subscription
+	replies string // what the reply subjects begin with
+
+	mu      sync.Mutex
+	waiting []*Lease             // not sent yet; guarded by mu
+	sent    map[uint64]*deleting // by the end of the reply subject; guarded by mu
+	last    uint64               // the last of these; guarded by mu
+	room    map[int]struct{}     // queues that have more room than anybody was told; guarded by mu
+	closed  bool                 // guarded by mu
+
+	kick chan struct{}
+	done chan struct{} // closed by end
+}
+
+// deleting is a request under way.
+type deleting struct {
+	lease *Lease
+	again time.Time // when to send it again
+}
+
+const (
+	// mostDeleting is how many requests are under way at most. A server drops all that it has,
+	// those of others too, where they are 10,000.
+	mostDeleting = 1000
+	// mostUnacked is how many messages wait for it before no more are leased in advance.
+	mostUnacked = 4 * mostDeleting
+	// deleteAgain is the pause where a server could not.
+	deleteAgain = 100 * time.Millisecond
+)
+
+func (a *acker) init(e *Engine) error {
+	a.e = e
+	a.sent, a.room = make(map[uint64]*deleting), make(map[int]struct{})
+	a.kick, a.done = make(chan struct{}, 1), make(chan struct{})
+	inbox := e.Conn.NewInbox()
+	a.replies = inbox + "."
+	sub, err := e.Conn.Subscribe(inbox+".*", a.answered)
+	if err != nil {
+		return err
+	}
+	a.sub = sub
+	e.running.Go(a.run)
+	return nil
+}
+
+// end gives up what is not done by the end of ctx.
+func (a *acker) end(ctx context.Context) {
+	for ctx.Err() == nil && a.unacked() > 0 {
+		_ = sleep(ctx, time.Millisecond) // handles that are closed have waited, so it is rare
+	}
+	a.mu.Lock()
+	a.closed = true
+	a.mu.Unlock()
+	close(a.done)
+	_ = a.sub.Unsubscribe() // the connection may be closed
+}
+
+// unacked returns how many messages wait to be deleted.
+func (a *acker) unacked() int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.waiting) + len(a.sent)
+}
+
+// add has a message deleted.
+func (a *acker) add(l *Lease) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.closed {
+		return errClosed
+	}
+	l.from.leases.unacked++
+	a.waiting = append(a.waiting, l)
+	a.wake()
+	return nil
+}
+
+func (a *acker) wake() {
+	select {
+	case a.kick <- struct{}{}:
+	default: // it will
+	}
+}
+
+// flush waits until the messages that leases had acknowledged are gone, or ctx ends.
+func (a *acker) flush(ctx context.Context, leases *Leases) {
+	a.mu.Lock()
+	if leases.unacked == 0 || a.closed {
+		a.mu.Unlock()
+		return
+	}
+	if leases.flushed == nil {
+		leases.flushed = make(chan struct{})
+	}
+	flushed := leases.flushed
+	a.mu.Unlock()
+	select {
+	case <-flushed:
+	case <-ctx.Done():
+	}
+}
+
+// again sends all again that has no answer.
+func (a *acker) again() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, d := range a.sent {
+		d.again = time.Time{}
+	}
+	a.wake()
+}
+
+// run sends the requests.
+func (a *acker) run() {
+	tick := time.NewTicker(deleteAgain)
+	defer tick.Stop()
+	for {
+		late := false
+		select {
+		case <-a.kick:
+		case <-tick.C:
+			late = true
+		case <-a.done:
+			return
+		}
+		for a.send(late) {
+		}
+		a.tellRoom()
+	}
+}
+
+// request is one to be sent.
+type request struct {
+	subject, reply string
+	seq            uint64
+}
+
+// send sends some requests, those that have no answer too if they are late. It returns whether there may be more.
+func (a *acker) send(late bool) bool {
+	const some = 64
+	var list [some]request
+	n := 0
+	a.mu.Lock()
+	now := time.Now()
+	if late {
+		for token, d := range a.sent {
+			if n < some && now.After(d.again) {
+				d.again = now.Add(a.e.patience())
+				list[n] = a.request(d.lease, token)
+				n++
+			}
+		}
+	}
+	for n < some && len(a.waiting) > 0 && len(a.sent) < mostDeleting {
+		l := a.waiting[0]
+		a.waiting[0] = nil
+		a.waiting = a.waiting[1:]
+		a.last++
+		a.sent[a.last] = &deleting{l, now.Add(a.e.patience())}
+		list[n] = a.request(l, a.last)
+		n++
+	}
+	a.mu.Unlock()
+	for _, r := range list[:n] {
+		body := make([]byte, 0, 48)
+		body = append(body, `{"seq":`...)
+		body = strconv.AppendUint(body, r.seq, 10)
+		body = append(body, `,"no_erase":true}`...)
+		_ = a.e.Conn.PublishRequest(r.subject, r.reply, body) // it is sent again
+	}
+	return n == some
+}
+
+func (a *acker) request(l *Lease, token uint64) request {
+	return request{l.from.deletions, a.replies + strconv.FormatUint(token, 36), l.Seq}
+}
+
+// answered is called with what a server answers.
+func (a *acker) answered(m *nats.Msg) {
+	token, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, a.replies), 36, 64)
+	if err != nil {
+		return
+	}
+	gone, over := decideDeletion(m)
+	a.mu.Lock()
+	d := a.sent[token]
+	if d == nil {
+		a.mu.Unlock()
+		return // it was sent twice
+	}
+	if !over {
+		d.again = time.Now().Add(deleteAgain)
+		a.mu.Unlock()
+		return
+	}
+	delete(a.sent, token)
+	if gone {
+		a.room[d.lease.from.queue] = struct{}{}
+	}
+	leases := d.lease.from.leases
+	if leases.unacked--; leases.unacked == 0 && leases.flushed != nil {
+		close(leases.flushed)
+		leases.flushed = nil
+	}
+	a.mu.Unlock()
+	a.e.leasing.keeper.remove(d.lease)
+	if gone {
+		_ = a.e.Conn.Publish(d.lease.reply, []byte("+ACK")) // or the consumer finds out
+	}
+	a.wake()
+}
+
+// decideDeletion says what an answer means: whether the message is gone, and whether that is the last word.
+func decideDeletion(m *nats.Msg) (gone, over bool) {
+	if bytes.Contains(m.Data, []byte(`"success":true`)) {
+		return true, true
+	}
+	var answer struct {
+		Error *apiError `json:"error"`
+	}
+	if json.Unmarshal(m.Data, &answer) != nil || answer.Error == nil {
+		return false, false // nobody is there to answer: no server, or no leader
+	}
+	err := answer.Error
+	if notFound(err) || hasCode(err, codeNoStream) {
+		return true, true
+	}
+	return false, definite(err)
+}
+
+// tellRoom says that there is room in the queues that messages were deleted from.
+func (a *acker) tellRoom() {
+	a.mu.Lock()
+	var queues []int
+	for id := range a.room {
+		queues = append(queues, id)
+	}
+	clear(a.room)
+	a.mu.Unlock()
+	for _, id := range queues {
+		a.e.room(id)
+	}
+}
