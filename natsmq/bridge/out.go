@@ -240,9 +240,12 @@ func (l *outLane) publish(ctx context.Context) error {
 // publishBatch publishes until some of what is held is in the cluster, and returns how many.
 func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, err error) {
 	var waiter *engine.Waiter
+	woken := false
 	defer func() {
-		if waiter != nil {
+		if woken {
 			waiter.Pass(true) // there may be more room
+		}
+		if waiter != nil {
 			waiter.Release()
 		}
 	}()
@@ -285,14 +288,17 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 			continue // there may be room since
 		case full:
 			atStep("out: full")
-			waiter.Pass(false) // a smaller one may fit
-			_, ok, err := waiter.Wait(ctx)
-			if err == nil && !ok {
+			if woken {
+				waiter.Pass(false) // a smaller one may fit
+			}
+			var ok bool
+			if _, ok, err = waiter.Wait(ctx); err == nil && !ok {
 				err = ctx.Err()
 			}
 			if err != nil {
 				return 0, err
 			}
+			woken = true
 			continue
 		}
 		l.counts.unavailable.Add(1)
