@@ -12,6 +12,7 @@ import (
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/internal/sysv"
+	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 )
@@ -283,6 +284,17 @@ func drain(t *testing.T, id, total int, handles []leaser, count func(text string
 		thread := h.NewThread().(sysv.LeasingThread)
 		var mine sync.WaitGroup
 		over := make(chan struct{})
+		mine.Go(func() {
+			<-done
+			for {
+				select {
+				case <-over:
+					return
+				case <-time.After(10 * time.Millisecond):
+					thread.Interrupt()
+				}
+			}
+		})
 		receiving.Go(func() {
 			defer mine.Wait()
 			defer close(over)
@@ -318,17 +330,6 @@ func drain(t *testing.T, id, total int, handles []leaser, count func(text string
 				mu.Unlock()
 				if err := l.Ack(); err != nil {
 					t.Error(err)
-				}
-			}
-		})
-		mine.Go(func() {
-			<-done
-			for {
-				select {
-				case <-over:
-					return
-				case <-time.After(10 * time.Millisecond):
-					thread.Interrupt()
 				}
 			}
 		})
@@ -587,5 +588,67 @@ func TestLeaseAfterRelease(t *testing.T) {
 	}
 	if err := y.Ack(); err == nil {
 		t.Error("Ack works after Cluster.Close")
+	}
+}
+
+// On each kind of servers every message comes once, and none is left.
+func TestLeaseOnClusters(t *testing.T) {
+	onClusters(t, func(t *testing.T, s *natstest.Servers, opts []Option) {
+		opts = append(opts, WithLimits(benchLimits))
+		a := newCluster(t, s.Connect(t), opts...).leaser(t)
+		b := newCluster(t, s.Connect(t), opts...).leaser(t)
+		id := a.create()
+		const total, senders = 1000, 64
+		var sending sync.WaitGroup
+		for i := range senders {
+			sending.Go(func() {
+				for j := i; j < total; j += senders {
+					a.send(id, 1+j%5, strconv.Itoa(j))
+				}
+			})
+		}
+		sending.Wait()
+		counts := make(map[string]int)
+		// One alone first, so that many are acknowledged one behind the other.
+		drain(t, id, total/2, []leaser{a}, func(text string) int { counts[text]++; return counts[text] })
+		came := len(counts)
+		drain(t, id, total-came, []leaser{a, b}, func(text string) int { counts[text]++; return counts[text] })
+		a.Release()
+		b.Release()
+		for text, n := range counts {
+			if n != 1 {
+				t.Errorf("%s came %d times", text, n)
+			}
+		}
+		if n := a.messages(id); n != 0 || len(counts) != total {
+			t.Errorf("%d messages are left, %d came", n, len(counts))
+		}
+	})
+}
+
+// Whoever is slow does not keep messages from others.
+func TestLeaseSlow(t *testing.T) {
+	s := newLeaseServer(t)
+	a, b := s.cluster().leaser(t), s.cluster().leaser(t)
+	id := a.create()
+	const total = 20
+	for i := range total {
+		a.send(id, 1, strconv.Itoa(i))
+	}
+	var slow []sysv.Lease
+	for i := range 3 {
+		slow = append(slow, a.want(id, 0, 0, strconv.Itoa(i), 1))
+		time.Sleep(50 * time.Millisecond)
+	}
+	for i := 3; i < total; i++ {
+		b.ack(b.want(id, 0, 0, strconv.Itoa(i), 1))
+	}
+	for _, l := range slow {
+		a.ack(l)
+	}
+	a.Release()
+	b.Release()
+	if n := a.messages(id); n != 0 {
+		t.Errorf("%d messages are left", n)
 	}
 }

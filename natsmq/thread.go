@@ -57,7 +57,7 @@ func (t *thread) end() {
 // Times that a call goes on when it was interrupted.
 const (
 	// tryAtLeast: an interrupt, like a signal, ends a wait, and no call that need not wait.
-	tryAtLeast = 50 * time.Millisecond
+	tryAtLeast = 250 * time.Millisecond
 	// grace: with what a server may have done already, before the error is ErrUncertain.
 	grace = time.Second
 )
@@ -208,21 +208,24 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 // find looks for a message. Where others take messages as well, it leases one, so that not
 // all of them try to take the same.
 func (t *thread) find(ctx context.Context, id int, sel engine.Selector) (*engine.Message, *engine.Lease, error) {
-	within, cancel := withGrace(ctx, tryAtLeast)
-	defer cancel()
 	if t.h.competes(sel) {
+		// What comes when nobody waits for it any more comes to others behind what is newer.
+		within, cancel := withGrace(ctx, grace)
+		defer cancel()
 		lease, err := t.h.leases.One(within, id, sel)
 		if err != nil {
 			return nil, nil, err
 		}
 		return &lease.Message, lease, nil
 	}
+	within, cancel := withGrace(ctx, tryAtLeast)
+	defer cancel()
 	m, err := t.h.e.Find(within, id, sel)
 	return m, nil, err
 }
 
-// competing is how long after a receive has come too late others are expected to take messages
-// too.
+// competing is how long after a receive has come too late other processes are expected to take
+// messages too.
 const competing = time.Second
 
 // competes reports whether others do, as far as is known, for a selector that messages can be
@@ -251,7 +254,9 @@ func (t *thread) take(ctx context.Context, id int, buf []byte, m *engine.Message
 	case err != nil:
 		return 0, errno(err)
 	case !mine:
-		t.h.competed.Store(time.Now().UnixNano())
+		if !t.h.e.HasTaken(id, m) {
+			t.h.competed.Store(time.Now().UnixNano())
+		}
 		return 0, errTaken
 	}
 	return fill(buf, m), nil

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"strconv"
 	"strings"
 	"sync"
@@ -14,7 +15,7 @@ import (
 
 // This file is how messages are deleted that were acknowledged: in the background, many at a time,
 // each again until a server has answered. To delete again is no harm: that the message is gone is
-// what was wanted.
+// what was wanted. Where many wait, those at the beginning of a queue go together (front.go).
 
 // acker deletes them.
 type acker struct {
@@ -26,6 +27,8 @@ type acker struct {
 	waiting []*Lease             // not sent yet; guarded by mu
 	sent    map[uint64]*deleting // by the end of the reply subject; guarded by mu
 	last    uint64               // the last of these; guarded by mu
+	left    int                  // messages in both; guarded by mu
+	fronts  map[int]*front       // of queues; guarded by mu
 	room    map[int]struct{}     // queues that have more room than anybody was told; guarded by mu
 	closed  bool                 // guarded by mu
 
@@ -33,9 +36,14 @@ type acker struct {
 	done chan struct{} // closed by end
 }
 
-// deleting is a request under way.
+// deleting is a request under way, of one of three kinds.
 type deleting struct {
-	lease *Lease
+	from   *origin
+	lease  *Lease   // to delete it
+	run    []*Lease // to purge these, which are all that is before purge
+	purge  uint64
+	asking bool // what the first sequence is
+
 	again time.Time // when to send it again
 }
 
@@ -51,7 +59,7 @@ const (
 
 func (a *acker) init(e *Engine) error {
 	a.e = e
-	a.sent, a.room = make(map[uint64]*deleting), make(map[int]struct{})
+	a.sent, a.fronts, a.room = make(map[uint64]*deleting), make(map[int]*front), make(map[int]struct{})
 	a.kick, a.done = make(chan struct{}, 1), make(chan struct{})
 	inbox := e.Conn.NewInbox()
 	a.replies = inbox + "."
@@ -80,7 +88,7 @@ func (a *acker) end(ctx context.Context) {
 func (a *acker) unacked() int {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return len(a.waiting) + len(a.sent)
+	return a.left
 }
 
 // add has a message deleted.
@@ -91,6 +99,7 @@ func (a *acker) add(l *Lease) error {
 		return errClosed
 	}
 	l.from.leases.unacked++
+	a.left++
 	a.waiting = append(a.waiting, l)
 	a.wake()
 	return nil
@@ -128,6 +137,9 @@ func (a *acker) again() {
 	for _, d := range a.sent {
 		d.again = time.Time{}
 	}
+	for _, f := range a.fronts {
+		f.known = time.Time{} // it may be another server, with files that are older
+	}
 	a.wake()
 }
 
@@ -152,48 +164,66 @@ func (a *acker) run() {
 
 // request is one to be sent.
 type request struct {
-	subject, reply string
-	seq            uint64
+	what, stream string
+	reply        string
+	body         []byte
 }
 
 // send sends some requests, those that have no answer too if they are late. It returns whether there may be more.
 func (a *acker) send(late bool) bool {
 	const some = 64
-	var list [some]request
-	n := 0
+	list := make([]request, 0, some)
 	a.mu.Lock()
 	now := time.Now()
 	if late {
 		for token, d := range a.sent {
-			if n < some && now.After(d.again) {
+			if len(list) < some && now.After(d.again) {
+				f := a.front(d.from.queue)
+				// Other queues must not wait for one that nobody answers for.
+				f.pause(now, time.Second)
+				if d.lease == nil {
+					// What it knows may be of a server that is no more.
+					delete(a.sent, token)
+					f.asking, f.purging = false, false
+					a.waiting = append(d.run, a.waiting...)
+					continue
+				}
 				d.again = now.Add(a.e.patience())
-				list[n] = a.request(d.lease, token)
-				n++
+				list = append(list, a.request(token, d))
 			}
 		}
 	}
-	for n < some && len(a.waiting) > 0 && len(a.sent) < mostDeleting {
-		l := a.waiting[0]
-		a.waiting[0] = nil
-		a.waiting = a.waiting[1:]
+	for len(list) < some && len(a.waiting) > 0 {
+		d := a.nextDeletion(now)
+		if d == nil {
+			break
+		}
+		d.again = now.Add(a.e.patience())
 		a.last++
-		a.sent[a.last] = &deleting{l, now.Add(a.e.patience())}
-		list[n] = a.request(l, a.last)
-		n++
+		a.sent[a.last] = d
+		list = append(list, a.request(a.last, d))
 	}
 	a.mu.Unlock()
-	for _, r := range list[:n] {
-		body := make([]byte, 0, 48)
-		body = append(body, `{"seq":`...)
-		body = strconv.AppendUint(body, r.seq, 10)
-		body = append(body, `,"no_erase":true}`...)
-		_ = a.e.Conn.PublishRequest(r.subject, r.reply, body) // it is sent again
+	for _, r := range list {
+		_ = a.e.Conn.PublishRequest(r.what+r.stream, r.reply, r.body) // it is sent again
 	}
-	return n == some
+	return len(list) == some
 }
 
-func (a *acker) request(l *Lease, token uint64) request {
-	return request{l.from.deletions, a.replies + strconv.FormatUint(token, 36), l.Seq}
+func (a *acker) request(token uint64, d *deleting) request {
+	r := request{"$JS.API.STREAM.MSG.DELETE.", d.from.stream, a.replies + strconv.FormatUint(token, 36), nil}
+	switch {
+	case d.asking:
+		r.what = "$JS.API.STREAM.INFO."
+	case d.run != nil:
+		r.what = "$JS.API.STREAM.PURGE."
+		r.body = fmt.Appendf(nil, `{"seq":%d}`, d.purge)
+	default:
+		r.body = append(make([]byte, 0, 48), `{"seq":`...)
+		r.body = strconv.AppendUint(r.body, d.lease.Seq, 10)
+		r.body = append(r.body, `,"no_erase":true}`...)
+	}
+	return r
 }
 
 // answered is called with what a server answers.
@@ -202,33 +232,60 @@ func (a *acker) answered(m *nats.Msg) {
 	if err != nil {
 		return
 	}
-	gone, over := decideDeletion(m)
 	a.mu.Lock()
 	d := a.sent[token]
 	if d == nil {
 		a.mu.Unlock()
 		return // it was sent twice
 	}
+	if d.asking {
+		delete(a.sent, token)
+		a.front(d.from.queue).told(m)
+		a.wake()
+		a.mu.Unlock()
+		return
+	}
+	gone, over := decideDeletion(m)
 	if !over {
+		a.front(d.from.queue).known = time.Time{}
 		d.again = time.Now().Add(deleteAgain)
 		a.mu.Unlock()
 		return
 	}
 	delete(a.sent, token)
-	if gone {
-		a.room[d.lease.from.queue] = struct{}{}
+	done := d.run
+	if d.lease != nil {
+		done = []*Lease{d.lease}
+	} else {
+		f := a.front(d.from.queue)
+		f.purging = false
+		if !gone { // a server that lets nobody purge
+			f.pause(time.Now(), time.Hour)
+			a.waiting = append(d.run, a.waiting...)
+			done = nil
+		}
 	}
-	leases := d.lease.from.leases
-	if leases.unacked--; leases.unacked == 0 && leases.flushed != nil {
-		close(leases.flushed)
-		leases.flushed = nil
-	}
-	a.mu.Unlock()
-	a.e.leasing.keeper.remove(d.lease)
+	a.finished(done)
 	if gone {
-		_ = a.e.Conn.Publish(d.lease.reply, []byte("+ACK")) // or the consumer finds out
+		a.room[d.from.queue] = struct{}{}
 	}
 	a.wake()
+	a.mu.Unlock()
+	for _, l := range done {
+		a.e.leasing.keeper.remove(l)
+	}
+}
+
+// finished counts messages that are dealt with. It needs mu.
+func (a *acker) finished(done []*Lease) {
+	a.left -= len(done)
+	for _, l := range done {
+		leases := l.from.leases
+		if leases.unacked--; leases.unacked == 0 && leases.flushed != nil {
+			close(leases.flushed)
+			leases.flushed = nil
+		}
+	}
 }
 
 // decideDeletion says what an answer means: whether the message is gone, and whether that is the last word.

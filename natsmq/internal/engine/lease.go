@@ -78,9 +78,9 @@ type Lease struct {
 
 // origin is what the leases of a queue have in common.
 type origin struct {
-	leases    *Leases
-	queue     int
-	deletions string // the subject of requests to delete its messages
+	leases *Leases
+	queue  int
+	stream string
 }
 
 // newLease returns the lease of a message that a consumer has delivered.
@@ -208,7 +208,7 @@ func (l *Leases) reconnected() {
 func (l *Leases) origin(queue int) *origin {
 	o := l.origins[queue]
 	if o == nil {
-		o = &origin{l, queue, "$JS.API.STREAM.MSG.DELETE." + l.e.layout.stream(queue)}
+		o = &origin{l, queue, l.e.layout.stream(queue)}
 		l.origins[queue] = o
 	}
 	return o

@@ -44,7 +44,9 @@ func (l *Leases) lowest(ctx context.Context, queue int, sel Selector) (*Lease, e
 			return lease, nil
 		}
 		// It is not broken off: a message that is under way would come after AckWait.
-		lease, err := l.pullOne(context.WithoutCancel(ctx), k)
+		within, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.e.Timeout)
+		lease, err := l.pullOne(within, k)
+		cancel()
 		if !errors.Is(err, ErrNone) {
 			return lease, err
 		}

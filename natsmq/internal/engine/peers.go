@@ -218,6 +218,18 @@ func (p *peers) remember(queue int, m *Message) {
 	p.took(taken{queue, m.Seq}, m.id)
 }
 
+// HasTaken reports whether this process has taken the message of late.
+func (e *Engine) HasTaken(queue int, m *Message) bool {
+	e.peers.mu.Lock()
+	defer e.peers.mu.Unlock()
+	for _, known := range e.peers.taken {
+		if _, ok := known[taken{queue, m.Seq}]; ok {
+			return true
+		}
+	}
+	return false
+}
+
 // took needs mu.
 func (p *peers) took(t taken, id string) {
 	if now := time.Now(); now.Sub(p.turned) > remembered {

@@ -460,6 +460,9 @@ func (l *Leases) pullOne(ctx context.Context, k consumerKey) (*Lease, error) {
 			if err := l.e.ensureConsumer(ctx, k); err != nil {
 				return nil, err
 			}
+			if !sleep(ctx, pauseMin) { // it may have no leader yet
+				return nil, l.e.because(ctx.Err())
+			}
 			continue
 		}
 		if err != nil {
