@@ -345,21 +345,29 @@ func (q *Queue[T]) ReceiveInto(ctx context.Context, s Selector, m *Message[T]) e
 func (q *Queue[T]) TryReceive(s Selector) (m Message[T], ok bool, err error) {
 	c := q.getReceive()
 	defer q.putReceive(c)
+	if ok, err := c.try(s); !ok {
+		return Message[T]{}, false, err
+	}
+	m, err = c.received(context.Background())
+	return m, true, err
+}
+
+// try takes a message, without waiting for one.
+func (c *receiveCall[T]) try(s Selector) (ok bool, err error) {
 	err = c.prepare(s)
-	if err == nil && !q.core().holders.awaitBriefly(s) {
-		return Message[T]{}, false, nil
+	if err == nil && !c.q.core().holders.awaitBriefly(s) {
+		return false, nil
 	}
 	if err == nil {
 		err = c.op.once()
 	}
 	switch err {
 	case nil:
-		m, err := c.received(context.Background())
-		return m, true, err
+		return true, nil
 	case wait.ErrWait:
-		return Message[T]{}, false, nil
+		return false, nil
 	default:
-		return Message[T]{}, false, c.failed(context.Background(), err)
+		return false, c.failed(context.Background(), err)
 	}
 }
 
@@ -377,6 +385,23 @@ func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 	if err := c.receive(ctx, s); err != nil {
 		return Delivery[T]{}, err
 	}
+	return c.delivery(ctx)
+}
+
+// TryTake is [Queue.Take] that takes a message if there is one, and never waits. ok is
+// false when there is none, as of [Queue.TryReceive]. With a *DecodeError ok is true.
+func (q *Queue[T]) TryTake(s Selector) (d Delivery[T], ok bool, err error) {
+	c := q.getReceive()
+	defer q.putReceive(c)
+	if ok, err := c.try(s); !ok {
+		return Delivery[T]{}, false, err
+	}
+	d, err = c.delivery(context.Background())
+	return d, true, err
+}
+
+// delivery returns the message that was taken as a Delivery.
+func (c *receiveCall[T]) delivery(ctx context.Context) (Delivery[T], error) {
 	attempt := c.op.msg.deliver() // before the codec, which may end the process
 	m, err := c.decode(ctx, attempt)
 	if err != nil {
@@ -384,7 +409,7 @@ func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 		return Delivery[T]{}, err
 	}
 	d := taken.Get().(*delivery)
-	d.core, d.credits = q.core(), nil
+	d.core, d.credits = c.q.core(), nil
 	d.deliver(ctx)
 	c.op.give(&d.raw)
 	return newDelivery(d, m, attempt), nil

@@ -44,6 +44,9 @@ type facts struct {
 	journals   []journalfile.File
 	journalErr error
 
+	bridges   []bridgeInfo
+	bridgeErr error
+
 	removesIPC bool // systemd removes the queues of this user at logout
 }
 
@@ -54,8 +57,8 @@ func (a *app) doctorCommand() *cobra.Command {
 		Use:   "doctor",
 		Short: "Say what is wrong with queues here, and what to type",
 		Long: `Look at the limits, the IPC namespace, permissions, queues that are full or that nobody
-reads, queues whose users are all dead, and what dead processes have left in journals. It
-changes nothing and takes no locks. The exit code is 7 if there is a warning or an error.`,
+reads, queues whose users are all dead, and what dead processes have left in journals and
+bridges. It changes nothing and takes no locks. The exit code is 7 if there is a warning or an error.`,
 		Args: cobra.NoArgs,
 		RunE: func(*cobra.Command, []string) error {
 			f, err := gather(dir)
@@ -114,6 +117,7 @@ func gather(dir string) (*facts, error) {
 	f.ownNamespace, f.initNamespace = journalfile.OwnNamespace(), journalfile.NamespaceOf("1")
 	f.dirErr = checkDir(dir)
 	f.journals, f.journalErr = journalfile.List(dir)
+	f.bridges, f.bridgeErr = findBridges(bridgesIn(dir))
 	if _, err := os.Stat("/run/systemd/system"); err == nil && f.uid >= 1000 {
 		config, _ := os.ReadFile("/etc/systemd/logind.conf") // without it, the default holds
 		f.removesIPC = !regexp.MustCompile(`(?mi)^\s*RemoveIPC\s*=\s*(no|false|0|off)`).Match(config)
@@ -167,6 +171,7 @@ func diagnose(f *facts) []finding {
 		found = append(found, diagnoseQueue(f, &f.queues[i])...)
 	}
 	found = append(found, diagnoseJournals(f)...)
+	found = append(found, diagnoseBridges(f)...)
 	if f.removesIPC {
 		add(note, "systemd removes this user's queues when the last session ends (RemoveIPC=yes)",
 			"echo RemoveIPC=no >>/etc/systemd/logind.conf && systemctl restart systemd-logind", "loginctl enable-linger")

@@ -18,7 +18,7 @@ import (
 
 func (a *app) messageCommands() []*cobra.Command {
 	return []*cobra.Command{
-		a.sendCommand(), a.recvCommand(), a.peekCommand(), a.execCommand(), a.forwardCommand(),
+		a.sendCommand(), a.recvCommand(), a.peekCommand(), a.execCommand(), a.forwardCommand(), a.bridgeCommand(),
 		a.exportCommand(), a.importCommand(),
 	}
 }

@@ -59,7 +59,7 @@ that). Durations are such as 500ms, 2s, 1m30s.
 const exitCodes = `
 Exit codes:
   0    done; also when a command that runs until it is ended was interrupted
-       (exec, forward, recv --follow, ls --watch, top, metrics, demo)
+       (exec, forward, bridge, recv --follow, ls --watch, top, metrics, demo)
   1    failed: standard error says why and what to do
   2    wrong usage
   3    nothing came, or there was no room, within --timeout; the queue has less than

@@ -21,7 +21,9 @@ import (
 	"github.com/chanmq/chanmq/internal/testkit"
 )
 
-func TestMain(m *testing.M) { testscript.Main(m, map[string]func(){"chanmq": main}) }
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"chanmq": main, "nats-server": natsServer})
+}
 
 // Variables of the process that runs one script in an IPC namespace of its own.
 const (

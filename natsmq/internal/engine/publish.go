@@ -21,12 +21,18 @@ const HeaderRoom = 1024
 
 // headerLength is that of each message's header.
 func (e *Engine) headerLength(exact bool) int {
-	const id = "NATS/1.0\r\nNats-Msg-Id: 0123456789012345678901\r\n\r\n"
+	const id = len("NATS/1.0\r\nNats-Msg-Id: \r\n\r\n") + idLength
 	if !exact {
-		return len(id)
+		return id
 	}
-	return len(id) + len(expectedHeader+": \r\n") + len(sequence(0))
+	return id + len(expectedHeader+": \r\n") + len(sequence(0))
 }
+
+// idLength makes a header as long as that of a message in a batch (bridge.go).
+const idLength = 36
+
+// newID returns an id that no other message has.
+func newID() string { return nuid.Next() + strings.Repeat("0", idLength-22) }
 
 // Outgoing is a message that is to be sent.
 type Outgoing struct {
@@ -39,7 +45,7 @@ type Outgoing struct {
 
 // NewOutgoing returns a message that was not sent yet. The text is the message's.
 func NewOutgoing(typ int64, text []byte) *Outgoing {
-	return &Outgoing{id: nuid.Next(), Type: typ, Text: text}
+	return &Outgoing{id: newID(), Type: typ, Text: text}
 }
 
 // Uncertain reports whether a server may have the message.
@@ -183,10 +189,3 @@ func (e *Engine) isExact(ctx context.Context, id int) (bool, error) {
 	e.exact[id] = info.Exact
 	return info.Exact, nil
 }
-
-// Ledgers: a bridge publishes a message together with a record of that, in one atomic batch.
-
-const (
-	ledgerHeader = "NATS/1.0\r\n\r\n"
-	ledgerSize   = 16
-)

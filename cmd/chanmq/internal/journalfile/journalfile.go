@@ -69,6 +69,19 @@ func List(dir string) ([]File, error) {
 	return files, nil
 }
 
+// LockOf returns whether a living process has a file locked, as far as /proc/locks says.
+func LockOf(path string) Locked {
+	info, err := os.Stat(path)
+	if err != nil {
+		return Unknown
+	}
+	locks, err := os.ReadFile("/proc/locks")
+	if err != nil {
+		return Unknown
+	}
+	return lockOf(string(locks), info)
+}
+
 func look(path, locks string) (File, Locked) {
 	f, err := os.Open(path)
 	if err != nil {
