@@ -9,6 +9,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/internal/testkit"
 	"github.com/chanmq/chanmq/natsmq"
 	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
@@ -34,6 +35,7 @@ func BenchmarkBridge(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
+		testkit.Reap(b, q.ID())
 		defer q.Close()
 		br, err := New(q, cluster, key, opt, WithDir(bridgeDir(b)))
 		if err != nil {

@@ -114,6 +114,7 @@ func bridgeDir(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	testkit.ReapPath(t, dir)
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	return dir
 }
