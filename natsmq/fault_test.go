@@ -166,6 +166,7 @@ func (tr traffic) run(t *testing.T, s *natstest.Servers, disturb func(ctx contex
 // TestServersAreKilled: of three servers, one after the other is killed, at random or the one that
 // leads, and started again. Nothing is lost, and nothing comes twice.
 func TestServersAreKilled(t *testing.T) {
+	t.Parallel()
 	s := natstest.Three(t, jetstream.FileStorage)
 	kills := 0
 	most := faults(3, 50)
@@ -197,6 +198,7 @@ func TestServersAreKilled(t *testing.T) {
 
 // TestLeaderIsStopped: a leader that is stopped for some time believes that it still leads.
 func TestLeaderIsStopped(t *testing.T) {
+	t.Parallel()
 	s := natstest.Three(t, jetstream.FileStorage)
 	stops := 0
 	most := faults(1, 10)
@@ -218,6 +220,7 @@ func TestLeaderIsStopped(t *testing.T) {
 
 // TestSingleServerIsRestarted: all who send and receive wait until it is there again.
 func TestSingleServerIsRestarted(t *testing.T) {
+	t.Parallel()
 	s := natstest.Single(t, jetstream.FileStorage)
 	restarts, most := 0, faults(2, 10)
 	tr := traffic{senders: 2, receivers: 2, each: faults(1000, 10_000)}
@@ -284,6 +287,7 @@ func TestOneOfManyCreates(t *testing.T) {
 // TestAnswersAreLost: a server does what it was asked for, and says that it is not available,
 // or nothing, every time but some. Who has a message is found out by asking the others.
 func TestAnswersAreLost(t *testing.T) {
+	t.Parallel()
 	unavailable := []byte(`{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`)
 	for _, test := range []struct {
 		name  string

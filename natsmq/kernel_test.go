@@ -35,6 +35,7 @@ const usersOfServers = "the users of a cluster are those of its servers' account
 
 // TestKernel: queues of a cluster keep the rules of the kernel's.
 func TestKernel(t *testing.T) {
+	t.Parallel()
 	onClusters(t, func(t *testing.T, s *natstest.Servers, opts []Option) {
 		cluster := newCluster(t, s.Connect(t), slices.Concat(opts, []Option{
 			WithExactSizes(),

@@ -31,7 +31,10 @@ var clusters = []struct {
 // onClusters runs a test on each kind.
 func onClusters(t *testing.T, test func(t *testing.T, s *natstest.Servers, opts []Option)) {
 	for _, c := range clusters {
-		t.Run(c.name, func(t *testing.T) { test(t, c.start(t, c.storage), c.opts) })
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel() // most of the time the servers wait for each other
+			test(t, c.start(t, c.storage), c.opts)
+		})
 	}
 }
 
