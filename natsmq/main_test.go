@@ -3,13 +3,10 @@ package natsmq
 import (
 	"os"
 	"testing"
-	"time"
 
-	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 
-	"github.com/chanmq/chanmq/internal/sysvtest"
 	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
 
@@ -51,23 +48,4 @@ func newCluster(t testing.TB, nc *nats.Conn, opts ...Option) *Cluster {
 		}
 	})
 	return c
-}
-
-// embedded starts a server in this process, and connects to it.
-func embedded(t sysvtest.TB, dir string) *nats.Conn {
-	t.Helper()
-	s, err := server.NewServer(&server.Options{Host: "127.0.0.1", Port: -1, JetStream: true, StoreDir: dir, NoLog: true, NoSigs: true})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.Start()
-	if !s.ReadyForConnections(10 * time.Second) {
-		t.Fatal("the server is not ready")
-	}
-	nc, err := nats.Connect(s.ClientURL(), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { nc.Close(); s.Shutdown(); s.WaitForShutdown() })
-	return nc
 }

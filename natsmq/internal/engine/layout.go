@@ -41,11 +41,10 @@ func (l layout) ledger(id int, name string) string {
 	return fmt.Sprintf("%s.l.%d.%s", l.prefix, id, name)
 }
 
-// room is where those who have taken a message say so, removed where whoever removed the queue
-// does, and who where peers are asked what they have taken.
+// room is where those who have taken a message say so, and removed where whoever has removed the
+// queue does.
 func (l layout) room(id int) string    { return fmt.Sprintf("%s.r.%d", l.prefix, id) }
 func (l layout) removed(id int) string { return fmt.Sprintf("%s.x.%d", l.prefix, id) }
-func (l layout) who(id int) string     { return fmt.Sprintf("%s.who.%d", l.prefix, id) }
 
 // message returns the subject of messages of the type.
 func (l layout) message(id int, typ int64) string {
