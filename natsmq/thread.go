@@ -162,7 +162,7 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 	var lease *engine.Lease
 	for waited := false; ; waited = true {
 		waiter.Arm()
-		if m == nil {
+		if m == nil && (waited || !waiter.Empty()) {
 			if m, lease, err = t.find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
 				if ctx.Err() != nil {
 					return 0, sysv.EINTR
@@ -173,6 +173,9 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 				if !errors.Is(err, engine.ErrUnavailable) {
 					return 0, removed(err)
 				}
+			}
+			if errors.Is(err, engine.ErrNone) && lease == nil && !t.h.competes(sel) {
+				waiter.FoundNone()
 			}
 		}
 		if m != nil {

@@ -44,6 +44,10 @@ type group struct {
 	name    string               // of the queue group, and of the subject by which it passes on wake-ups
 	waiting []*Waiter            // without an event, the one who has waited longest first
 	subs    []*nats.Subscription // nil: none yet
+
+	// empty says that a look has found no message, and that of none since a wake-up has come that
+	// nobody was given.
+	empty bool
 }
 
 // Waiter is somebody who waits. It belongs to one goroutine.
@@ -268,6 +272,7 @@ func (w *watch) wake(g *group, ev event) {
 		first.events <- ev
 		return
 	}
+	g.empty = false
 	w.passOn(g, ev)
 }
 
@@ -306,6 +311,23 @@ func (a *Waiter) disarm() bool {
 		a.group.waiting = slices.Delete(a.group.waiting, i, i+1)
 	}
 	return i >= 0
+}
+
+// Empty reports whether a look would find no message, as far as is known. It may be wrong where a
+// wake-up is lost, no longer than that goes unnoticed.
+func (a *Waiter) Empty() bool {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	return a.group.empty && slices.Contains(a.group.waiting, a)
+}
+
+// FoundNone says that a look has found no message since Arm.
+func (a *Waiter) FoundNone() {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	if slices.Contains(a.group.waiting, a) { // it was not woken meanwhile
+		a.group.empty = true
+	}
 }
 
 // Wait waits for a reason to look, or to try, and returns a message that may be there: whoever claims it
@@ -350,6 +372,7 @@ func (a *Waiter) Pass(enough bool) {
 // pass needs watch.mu.
 func (a *Waiter) pass(enough bool) {
 	g := a.group
+	g.empty = false
 	i := slices.IndexFunc(g.waiting, func(other *Waiter) bool {
 		// A message that is as large would find no room either.
 		return enough || g != &a.w.senders || other.size < a.size
@@ -405,6 +428,7 @@ func (w *watch) run() {
 		case <-timer.C:
 		case <-w.soon:
 			soon = afterSoon
+			w.mayHave()
 			continue
 		case <-w.ctx.Done():
 			return
@@ -431,6 +455,15 @@ func (w *watch) run() {
 		if unchanged%looksPerUnchanged == 0 {
 			w.look(info)
 		}
+	}
+}
+
+// mayHave says that any group may have been told of nothing.
+func (w *watch) mayHave() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, g := range w.all() {
+		g.empty = false
 	}
 }
 
