@@ -253,6 +253,9 @@ func (l *Leases) source(k consumerKey, create bool) (*source, error) {
 // most room bytes, but of size; the next call may have it.
 func (l *Leases) Try(queue int, sel Selector, room int) (lease *Lease, size int, err error) {
 	if sel.Mode == UpTo {
+		if l.isClosed() {
+			return nil, 0, errClosed
+		}
 		if lease := l.takeKept(queue, sel); lease != nil {
 			return l.fit(lease, room)
 		}
@@ -288,6 +291,12 @@ func (l *Leases) Wait(ctx context.Context, queue int, sel Selector, room int) (l
 // none.
 func (l *Leases) One(ctx context.Context, queue int, sel Selector) (*Lease, error) {
 	return l.pullOne(ctx, consumerKey{queue, sel})
+}
+
+func (l *Leases) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // fit returns the lease, or keeps it if it is too large.

@@ -78,6 +78,9 @@ func (l *Leases) waitLowest(ctx context.Context, queue int, sel Selector) (*Leas
 	}
 	defer waiter.Release()
 	for {
+		if l.isClosed() {
+			return nil, errClosed
+		}
 		lease, err := l.lowest(ctx, queue, sel)
 		switch {
 		case err == nil:
