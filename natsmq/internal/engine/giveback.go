@@ -24,8 +24,14 @@ type returns struct {
 
 	mu     sync.Mutex
 	last   uint64             // the last token, which the reply subject ends with; guarded by mu
-	open   map[uint64]*origin // by token; guarded by mu
+	open   map[uint64]telling // by token; guarded by mu
 	closed bool               // guarded by mu
+}
+
+// telling is what a consumer was told.
+type telling struct {
+	to   *origin
+	then func() // when it was answered
 }
 
 // confirmation is what an origin's consumer was told last. It is guarded by returns.mu.
@@ -36,7 +42,7 @@ type confirmation struct {
 
 func (r *returns) init(e *Engine) error {
 	inbox := e.Conn.NewInbox()
-	r.e, r.open, r.prefix = e, make(map[uint64]*origin), inbox+"."
+	r.e, r.open, r.prefix = e, make(map[uint64]telling), inbox+"."
 	sub, err := e.Conn.Subscribe(inbox+".*", func(m *nats.Msg) {
 		if token, err := strconv.ParseUint(strings.TrimPrefix(m.Subject, r.prefix), 36, 64); err == nil {
 			r.answered(token)
@@ -67,42 +73,57 @@ func (r *returns) forget() {
 	}
 }
 
-// tell tells the consumer of o something that it answers.
-func (r *returns) tell(o *origin, subject, what string) {
+// tell tells the consumer of o something that it answers. then is called when it has, or will not.
+func (r *returns) tell(o *origin, subject, what string, then func()) {
+	if !r.send(telling{o, then}, subject, what) {
+		then()
+	}
+}
+
+// send reports whether answered will be called.
+func (r *returns) send(t telling, subject, what string) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.closed {
 		_ = r.e.Conn.Publish(subject, []byte(what)) // the answer is of no use any more
-		return
+		return false
 	}
 	r.last++
 	token := r.last
 	// It is published with mu held, so that answers come in the order of tokens.
 	if r.e.Conn.PublishRequest(subject, r.prefix+strconv.FormatUint(token, 36), []byte(what)) != nil {
-		return // there is no connection: the lease ends after AckWait
+		return false // there is no connection: the lease ends after AckWait
 	}
-	r.open[token] = o
-	o.told.token = token
-	if o.told.heard == nil {
-		o.told.heard = make(chan struct{})
+	r.open[token] = t
+	t.to.told.token = token
+	if t.to.told.heard == nil {
+		t.to.told.heard = make(chan struct{})
 	}
 	// A consumer without a leader answers nothing.
 	time.AfterFunc(r.e.patience(), func() { r.answered(token) })
+	return true
 }
 
 // answered notes that a consumer has handled what it was told with the token, and all before.
 func (r *returns) answered(token uint64) {
 	r.mu.Lock()
-	o := r.open[token]
+	t, ok := r.open[token]
 	delete(r.open, token)
-	if o == nil || o.told.token != token {
+	if !ok {
 		r.mu.Unlock()
+		return // it is too late
+	}
+	last := t.to.told.token == token
+	if last {
+		close(t.to.told.heard)
+		t.to.told = confirmation{}
+	}
+	r.mu.Unlock()
+	t.then()
+	if !last {
 		return // more was told since
 	}
-	close(o.told.heard)
-	o.told = confirmation{}
-	r.mu.Unlock()
-	if s, _ := o.leases.source(o.key, false); s != nil {
+	if s, _ := t.to.leases.source(t.to.key, false); s != nil {
 		s.look()
 	}
 }
@@ -114,14 +135,14 @@ func (r *returns) unheard(o *origin) <-chan struct{} {
 	return o.told.heard
 }
 
-// nak gives messages back, which are of one consumer, in their order.
-func (r *returns) nak(list ...*Lease) {
+// nak gives messages back, which are of one consumer, in their order. then is called when it has them.
+func (r *returns) nak(list []*Lease, then func()) {
 	for i, l := range list {
 		if i < len(list)-1 {
 			_ = r.e.Conn.Publish(l.reply, []byte("-NAK")) // if nobody hears it, the lease ends after AckWait
 			continue
 		}
-		r.tell(l.from, l.reply, "-NAK")
+		r.tell(l.from, l.reply, "-NAK", then)
 	}
 }
 
@@ -130,5 +151,5 @@ func (r *returns) nak(list ...*Lease) {
 func (r *returns) sync(o *origin) {
 	// The consumer answers in the order in which it sends messages. There is no message
 	// with this sequence, so that what it is told has no other effect.
-	r.tell(o, fmt.Sprintf("$JS.ACK.%s.%s.1.%d.1.1.0", o.stream, o.key.name(), math.MaxInt64), "+WPI")
+	r.tell(o, fmt.Sprintf("$JS.ACK.%s.%s.1.%d.1.1.0", o.stream, o.key.name(), math.MaxInt64), "+WPI", func() {})
 }

@@ -151,11 +151,12 @@ func giveBack(list ...*Lease) {
 		l.ended.Store(true)
 		e.leasing.keeper.remove(l)
 	}
-	e.leasing.returns.nak(list...)
-	for _, l := range list {
-		// Those who wait for the lowest type wait for no consumer.
-		_ = e.Conn.Publish(e.layout.wakeOf(l.from.queue, l.Type), nil)
-	}
+	e.leasing.returns.nak(list, func() {
+		for _, l := range list {
+			// Those who wait for the lowest type wait for no consumer. If they asked before, they would wait on.
+			_ = e.Conn.Publish(e.layout.wakeOf(l.from.queue, l.Type), nil)
+		}
+	})
 }
 
 // Gone ends the lease of a message that was taken otherwise, by Claim, or by somebody else.
