@@ -64,7 +64,9 @@ func (e *Engine) claim(ctx context.Context, id int, m *Message, uncertain bool) 
 			}
 			return mine, err
 		case unsent(err):
-		case definite(err):
+		case errors.Is(err, errClosed) && uncertain:
+			return false, ErrUncertain
+		case definite(err), errors.Is(err, errClosed):
 			return false, err
 		default:
 			uncertain = true

@@ -19,6 +19,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -56,7 +57,7 @@ type Engine struct {
 	mu      sync.Mutex
 	watches map[int]*watch // of queues that somebody waits for; guarded by mu
 	exact   map[int]bool   // of queues that something was sent to; guarded by mu
-	closed  bool           // guarded by mu
+	closed  atomic.Bool    // set with mu held
 
 	done    chan struct{} // closed by Close
 	running sync.WaitGroup
@@ -93,14 +94,13 @@ func New(c Config) (*Engine, error) {
 	return e, nil
 }
 
-// Close ends all that runs in the background. The connection stays open.
+// Close ends all that runs in the background, and calls that come later fail. The connection stays open.
 func (e *Engine) Close() {
 	e.mu.Lock()
-	if e.closed {
+	if e.closed.Swap(true) {
 		e.mu.Unlock()
 		return
 	}
-	e.closed = true
 	watches := e.watches
 	e.watches = nil
 	e.mu.Unlock()
@@ -225,6 +225,9 @@ func (e *Engine) ask(ctx context.Context, what string, request, answer any) erro
 
 // send sends a request and returns its answer.
 func (e *Engine) send(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
+	if e.closed.Load() {
+		return nil, errClosed
+	}
 	within, cancel := context.WithTimeout(ctx, e.patience())
 	defer cancel()
 	reply, err := e.Conn.RequestMsgWithContext(within, m)
@@ -256,7 +259,7 @@ func (e *Engine) repeat(ctx context.Context, do func(context.Context) error) err
 	defer cancel()
 	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
 		err := do(within)
-		if err == nil || definite(err) || e.Conn.IsClosed() {
+		if err == nil || definite(err) || e.Conn.IsClosed() || errors.Is(err, errClosed) {
 			return e.because(err)
 		}
 		if !sleep(within, pause) {
@@ -270,7 +273,7 @@ func (e *Engine) repeat(ctx context.Context, do func(context.Context) error) err
 
 // because makes an error of the connection an ErrUnavailable.
 func (e *Engine) because(err error) error {
-	if err == nil || definite(err) {
+	if err == nil || definite(err) || errors.Is(err, errClosed) {
 		return err
 	}
 	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, nats.ErrTimeout) {

@@ -20,9 +20,10 @@ import (
 
 // leasing is what an Engine has for leases.
 type leasing struct {
-	e      *Engine
-	keeper keeper
-	acker  acker
+	e       *Engine
+	keeper  keeper
+	acker   acker
+	returns returns
 
 	mu     sync.Mutex
 	open   map[*Leases]struct{} // guarded by mu
@@ -32,7 +33,10 @@ type leasing struct {
 func (l *leasing) init(e *Engine) error {
 	l.e, l.open = e, make(map[*Leases]struct{})
 	l.keeper.init(e)
-	return l.acker.init(e)
+	if err := l.acker.init(e); err != nil {
+		return err
+	}
+	return l.returns.init(e)
 }
 
 // end ends all leases: those that are not acknowledged are for others.
@@ -50,12 +54,14 @@ func (l *leasing) end() {
 		leases.Close(ctx)
 	}
 	l.acker.end(ctx)
+	l.returns.end()
 	l.keeper.end()
 }
 
 // reconnected says that the connection is there again: what was asked for before may never come.
 func (l *leasing) reconnected() {
 	l.acker.again()
+	l.returns.forget()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for leases := range l.open {
@@ -76,11 +82,13 @@ type Lease struct {
 	said           time.Time // when the consumer last heard that somebody has it
 }
 
-// origin is what the leases of a queue have in common.
+// origin is what the leases of a handle that are of the same consumer have in common.
 type origin struct {
 	leases *Leases
 	queue  int
+	key    consumerKey
 	stream string
+	told   confirmation // guarded by returns.mu
 }
 
 // newLease returns the lease of a message that a consumer has delivered.
@@ -130,12 +138,25 @@ func (l *Lease) Release() {
 	if l.ended.Swap(true) {
 		return
 	}
-	e := l.from.leases.e
-	e.leasing.keeper.remove(l)
-	// If the servers do not hear it, the lease ends after AckWait.
-	_ = e.Conn.Publish(l.reply, []byte("-NAK"))
-	// Those who wait for the lowest type wait for no consumer.
-	_ = e.Conn.Publish(e.layout.wakeOf(l.from.queue, l.Type), nil)
+	giveBack(l)
+}
+
+// giveBack leaves messages to others, in their order. They are of one consumer, and their leases have not ended.
+func giveBack(list ...*Lease) {
+	if len(list) == 0 {
+		return
+	}
+	e := list[0].from.leases.e
+	for _, l := range list {
+		l.ended.Store(true)
+		e.leasing.keeper.remove(l)
+	}
+	e.leasing.returns.nak(list, func() {
+		for _, l := range list {
+			// Those who wait for the lowest type wait for no consumer. If they asked before, they would wait on.
+			_ = e.Conn.Publish(e.layout.wakeOf(l.from.queue, l.Type), nil)
+		}
+	})
 }
 
 // Gone ends the lease of a message that was taken otherwise, by Claim, or by somebody else.
@@ -154,7 +175,7 @@ type Leases struct {
 
 	mu      sync.Mutex
 	sources map[consumerKey]*source // guarded by mu
-	origins map[int]*origin         // by queue; guarded by mu
+	origins map[consumerKey]*origin // guarded by mu
 	kept    []*Lease                // taken, and too large for whoever has taken them; guarded by mu
 	closed  bool                    // guarded by mu
 
@@ -164,7 +185,7 @@ type Leases struct {
 
 // NewLeases returns those of a new handle. Close follows.
 func (e *Engine) NewLeases() *Leases {
-	l := &Leases{e: e, sources: make(map[consumerKey]*source), origins: make(map[int]*origin)}
+	l := &Leases{e: e, sources: make(map[consumerKey]*source), origins: make(map[consumerKey]*origin)}
 	e.leasing.mu.Lock()
 	defer e.leasing.mu.Unlock()
 	l.closed = e.leasing.closed
@@ -204,12 +225,12 @@ func (l *Leases) reconnected() {
 	}
 }
 
-// origin returns that of a queue. It needs mu.
-func (l *Leases) origin(queue int) *origin {
-	o := l.origins[queue]
+// origin returns that of a consumer. It needs mu.
+func (l *Leases) origin(k consumerKey) *origin {
+	o := l.origins[k]
 	if o == nil {
-		o = &origin{l, queue, l.e.layout.stream(queue)}
-		l.origins[queue] = o
+		o = &origin{leases: l, queue: k.queue, key: k, stream: l.e.layout.stream(k.queue)}
+		l.origins[k] = o
 	}
 	return o
 }
@@ -233,6 +254,9 @@ func (l *Leases) source(k consumerKey, create bool) (*source, error) {
 // most room bytes, but of size; the next call may have it.
 func (l *Leases) Try(queue int, sel Selector, room int) (lease *Lease, size int, err error) {
 	if sel.Mode == UpTo {
+		if l.isClosed() {
+			return nil, 0, errClosed
+		}
 		if lease := l.takeKept(queue, sel); lease != nil {
 			return l.fit(lease, room)
 		}
@@ -268,6 +292,12 @@ func (l *Leases) Wait(ctx context.Context, queue int, sel Selector, room int) (l
 // none.
 func (l *Leases) One(ctx context.Context, queue int, sel Selector) (*Lease, error) {
 	return l.pullOne(ctx, consumerKey{queue, sel})
+}
+
+func (l *Leases) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
 }
 
 // fit returns the lease, or keeps it if it is too large.

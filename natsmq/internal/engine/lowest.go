@@ -78,13 +78,13 @@ func (l *Leases) waitLowest(ctx context.Context, queue int, sel Selector) (*Leas
 	}
 	defer waiter.Release()
 	for {
+		if l.isClosed() {
+			return nil, errClosed
+		}
 		lease, err := l.lowest(ctx, queue, sel)
 		switch {
-		case err == nil && ctx.Err() != nil:
-			lease.Release()
-			return nil, ctx.Err()
 		case err == nil:
-			return lease, nil
+			return lease, nil // at the end of ctx too: given back it would come behind the next one
 		case ctx.Err() != nil:
 			return nil, ctx.Err()
 		case !errors.Is(err, ErrNone) && !errors.Is(err, ErrUnavailable):

@@ -24,17 +24,9 @@ type peers struct {
 	sub  *nats.Subscription
 
 	mu     sync.Mutex
-	others map[string]struct{}  // who has said hello, and not goodbye; guarded by mu
-	claims map[string]*claim    // under way, by token; guarded by mu
-	taken  [2]map[taken]string  // what this Engine has taken, with ids; the second is older; guarded by mu
-	ids    [2]map[string]uint64 // the same by id; guarded by mu
-	turned time.Time            // when the first became the second; guarded by mu
-}
-
-// taken is a message that somebody has taken.
-type taken struct {
-	queue int
-	seq   uint64
+	others map[string]struct{} // who has said hello, and not goodbye; guarded by mu
+	claims map[string]*claim   // under way, by token; guarded by mu
+	took   takings             // what this Engine has taken; guarded by mu
 }
 
 // claim is a claim under way.
@@ -47,10 +39,6 @@ type claim struct {
 	gone    bool // the message is gone, and it is not known who has it
 	yielded bool // a peer with a lesser token has been told so: it is the peer's
 }
-
-// remembered is how long a peer knows at least what it has taken: as long as a server knows an
-// id, and asking takes.
-const remembered = 2 * dedupeWindow
 
 // Times of asking the peers.
 const (
@@ -92,7 +80,7 @@ const (
 func (p *peers) init(e *Engine) error {
 	p.e, p.self = e, nuid.Next()
 	p.others, p.claims = make(map[string]struct{}), make(map[string]*claim)
-	p.turn(time.Now())
+	p.took.init()
 	sub, err := e.Conn.Subscribe(p.subject(), p.hear)
 	if err != nil {
 		return err
@@ -161,12 +149,8 @@ func (p *peers) hear(m *nats.Msg) {
 // answer is what this Engine knows, other than by the claim with the token not. It needs mu.
 func (p *peers) answer(s said, not string) said {
 	a := said{Answer: notMe}
-	for i := range p.taken {
-		_, bySeq := p.taken[i][taken{s.Queue, s.Seq}]
-		_, byID := p.ids[i][s.ID]
-		if bySeq || s.ID != "" && byID {
-			return said{Answer: me}
-		}
+	if p.took.has(taken{s.Queue, s.Seq}) || s.ID != "" && p.took.hasID(s.Queue, s.ID) {
+		return said{Answer: me}
 	}
 	for token, c := range p.claims {
 		if c.queue != s.Queue || c.seq != s.Seq && (s.ID == "" || c.id != s.ID) || token == not {
@@ -207,7 +191,7 @@ func (p *peers) finish(c *claim, mine bool) {
 	defer p.mu.Unlock()
 	delete(p.claims, c.token)
 	if mine {
-		p.took(c.taken, c.id)
+		p.took.add(c.taken, c.id, time.Now())
 	}
 }
 
@@ -215,7 +199,7 @@ func (p *peers) finish(c *claim, mine bool) {
 func (p *peers) remember(queue int, m *Message) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.took(taken{queue, m.Seq}, m.id)
+	p.took.add(taken{queue, m.Seq}, m.id, time.Now())
 }
 
 // HasTaken reports whether this process has taken the message of late, or is about to.
@@ -223,10 +207,8 @@ func (e *Engine) HasTaken(queue int, m *Message) bool {
 	p, t := &e.peers, taken{queue, m.Seq}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, known := range p.taken {
-		if _, ok := known[t]; ok {
-			return true
-		}
+	if p.took.has(t) {
+		return true
 	}
 	for _, c := range p.claims {
 		if c.taken == t {
@@ -234,22 +216,6 @@ func (e *Engine) HasTaken(queue int, m *Message) bool {
 		}
 	}
 	return false
-}
-
-// took needs mu.
-func (p *peers) took(t taken, id string) {
-	if now := time.Now(); now.Sub(p.turned) > remembered {
-		p.turn(now)
-	}
-	p.taken[0][t] = id
-	p.ids[0][id] = t.seq
-}
-
-// turn makes room for new ones. It needs mu.
-func (p *peers) turn(now time.Time) {
-	p.taken = [2]map[taken]string{make(map[taken]string), p.taken[0]}
-	p.ids = [2]map[string]uint64{make(map[string]uint64), p.ids[0]}
-	p.turned = now
 }
 
 // isMine finds out whether the claim, whose message is gone, has taken it.
@@ -260,7 +226,7 @@ func (p *peers) isMine(ctx context.Context, c *claim) (bool, error) {
 	if err != nil || a != notMe || c.yielded {
 		return false, err
 	}
-	p.took(c.taken, c.id) // at once, for those who ask now
+	p.took.add(c.taken, c.id, time.Now()) // at once, for those who ask now
 	return true, nil
 }
 

@@ -59,6 +59,9 @@ func (e *Engine) Publish(ctx context.Context, id int, m *Outgoing) error {
 		return ErrTooLarge
 	}
 	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
+		if e.closed.Load() {
+			return errClosed
+		}
 		if m.asked {
 			if time.Now().After(m.deadline) {
 				return ErrUncertain
@@ -83,7 +86,7 @@ func (e *Engine) Publish(ctx context.Context, id int, m *Outgoing) error {
 				return err
 			}
 		case unsent(err), errors.Is(err, ErrUnavailable): // of a look before it
-		case definite(err) && !hasCode(err, codeBeingStored):
+		case definite(err) && !hasCode(err, codeBeingStored), errors.Is(err, errClosed):
 			return err
 		default:
 			if !m.asked {

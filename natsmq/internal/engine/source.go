@@ -37,6 +37,7 @@ type source struct {
 	bytes   int           // of their texts; guarded by mu
 	waiting []*wanting    // who has waited longest first; guarded by mu
 	pull    *pull         // nil: it does not pull; guarded by mu
+	ending  *pull         // messages of it may come still; nil: there is none; guarded by mu
 	lost    bool          // the consumer may not be there, or the pull requests; guarded by mu
 	large   bool          // a message is larger than a pull request's limit; guarded by mu
 	err     error         // no message will come any more; guarded by mu
@@ -56,7 +57,6 @@ type pull struct {
 	// Guarded by source.mu.
 	asked int       // how many messages may still come
 	heard time.Time // when the server last said anything
-	ended bool      // what comes goes back
 }
 
 // wanting is somebody who waits.
@@ -87,7 +87,7 @@ func (s *source) heartbeat() time.Duration {
 
 // newSource needs Leases.mu.
 func newSource(l *Leases, k consumerKey) *source {
-	s := &source{leases: l, e: l.e, key: k, next: l.e.nextOf(k), from: l.origin(k.queue), kick: make(chan struct{}, 1), lost: true}
+	s := &source{leases: l, e: l.e, key: k, next: l.e.nextOf(k), from: l.origin(k), kick: make(chan struct{}, 1), lost: true}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.running.Go(s.run)
 	return s
@@ -222,15 +222,21 @@ func (s *source) step() time.Duration {
 	if p := s.pull; p != nil && p.asked > 0 && now.Sub(p.heard) > 2*s.heartbeat() {
 		p.asked, s.lost = 0, true
 	}
+	if s.ending != nil {
+		return 0 // what is on its way comes before what would be asked for; over tells when it has
+	}
 	if len(s.waiting) == 0 && now.Sub(s.used) > giveBackAfter {
-		s.giveBack()
+		if s.pull == nil {
+			s.giveBack()
+		}
+		s.stop() // and then it gives back what has come by then
 		return 0
 	}
 	if len(s.waiting) == 0 && len(s.ready) == 0 && s.asked() > 0 {
 		if now.Sub(s.used) < stopAfter {
 			return stopAfter
 		}
-		s.giveBack()
+		s.stop()
 		return 0
 	}
 	n := s.wanted(now)
@@ -239,6 +245,9 @@ func (s *source) step() time.Duration {
 			return pause
 		}
 		n = s.wanted(now) // others have asked meanwhile
+	}
+	if n > 0 && s.e.leasing.returns.unheard(s.from) != nil {
+		return 0 // it tells when the consumer has heard
 	}
 	if n > 0 {
 		if s.e.leasing.acker.unacked() > mostUnacked {
@@ -337,7 +346,7 @@ func (s *source) subscribe() error {
 	if err != nil {
 		return err
 	}
-	sub.SetClosedHandler(func(string) { close(p.drained) })
+	sub.SetClosedHandler(func(string) { s.over(p) })
 	// What comes is what it has asked for.
 	if err := sub.SetPendingLimits(-1, -1); err != nil {
 		return err
@@ -359,11 +368,12 @@ func (s *source) hear(p *pull, m *nats.Msg) {
 	s.mu.Lock()
 	p.heard = time.Now()
 	p.asked = max(p.asked-1, 0)
-	if p.ended {
+	if s.err != nil {
 		s.mu.Unlock()
 		l.Release()
 		return
 	}
+	// Also what an ending pull has brought: it is leased, and before what the next one will bring.
 	s.ready = append(s.ready, l)
 	s.bytes += len(l.Text)
 	s.signal()
@@ -393,24 +403,35 @@ func (s *source) heard(p *pull, status string, h nats.Header) {
 
 // giveBack leaves to others what nobody has asked for. It needs mu.
 func (s *source) giveBack() {
-	s.stop()
-	for _, l := range s.ready {
-		l.Release()
-	}
+	giveBack(s.ready...)
 	s.ready, s.bytes = nil, 0
 	s.size, s.taken = 0, 0
 }
 
-// stop ends the pull requests. What was sent already comes and goes back. It needs mu.
+// stop ends the pull requests. What was sent already comes, and then over is called. It needs mu.
 func (s *source) stop() {
 	if s.pull == nil {
 		return
 	}
-	s.pull.ended = true
-	if err := s.pull.sub.Drain(); err != nil {
-		_ = s.pull.sub.Unsubscribe() // the connection is closed
+	s.ending, s.pull = s.pull, nil
+	if err := s.ending.sub.Drain(); err != nil {
+		_ = s.ending.sub.Unsubscribe() // the connection is closed
 	}
-	s.pull = nil
+}
+
+// over is called when no more messages of a pull come.
+func (s *source) over(p *pull) {
+	close(p.drained)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ending != p {
+		return
+	}
+	s.ending = nil
+	if s.err == nil {
+		s.e.leasing.returns.sync(s.from)
+	}
+	s.look()
 }
 
 // reconnected says that the pull requests may be lost.
@@ -421,6 +442,7 @@ func (s *source) reconnected() {
 	if s.pull != nil {
 		s.pull.asked = 0
 	}
+	s.ending = nil // what was on its way is lost, and comes again after AckWait
 	s.look()
 }
 
@@ -430,6 +452,7 @@ func (s *source) end() {
 	s.running.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.stop()
 	s.giveBack()
 	s.fail(errClosed)
 }
@@ -445,35 +468,5 @@ func (s *source) awaitDrained(ctx context.Context) {
 	select {
 	case <-drained:
 	case <-ctx.Done():
-	}
-}
-
-// pullOne leases a message of the consumer, if it has one that nobody has leased. ErrNone: it has none.
-func (l *Leases) pullOne(ctx context.Context, k consumerKey) (*Lease, error) {
-	request, err := json.Marshal(map[string]any{"batch": 1, "no_wait": true})
-	if err != nil {
-		return nil, err
-	}
-	for {
-		m, err := l.e.send(ctx, &nats.Msg{Subject: l.e.nextOf(k), Data: request})
-		if errors.Is(err, nats.ErrNoResponders) {
-			if err := l.e.ensureConsumer(ctx, k); err != nil {
-				return nil, err
-			}
-			if !sleep(ctx, pauseMin) { // it may have no leader yet
-				return nil, l.e.because(ctx.Err())
-			}
-			continue
-		}
-		if err != nil {
-			return nil, l.e.because(err)
-		}
-		if m.Reply == "" {
-			return nil, ErrNone
-		}
-		l.mu.Lock()
-		from := l.origin(k.queue)
-		l.mu.Unlock()
-		return l.e.newLease(from, m)
 	}
 }

@@ -117,7 +117,7 @@ func (e *Engine) waiter(id int, join func(*watch) (*Waiter, error)) (*Waiter, er
 func (e *Engine) watch(id int) (*watch, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.closed {
+	if e.closed.Load() {
 		return nil, errClosed
 	}
 	w := e.watches[id]
