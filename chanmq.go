@@ -393,6 +393,7 @@ func (q *Queue[T]) Take(ctx context.Context, s Selector) (Delivery[T], error) {
 func (q *Queue[T]) TryTake(s Selector) (d Delivery[T], ok bool, err error) {
 	c := q.getReceive()
 	defer q.putReceive(c)
+	c.op.leaser, c.op.asks = q.core().leaser, true
 	if ok, err := c.try(s); !ok {
 		return Delivery[T]{}, false, err
 	}
@@ -530,7 +531,7 @@ func (q *Queue[T]) getReceive() *receiveCall[T] {
 func (q *Queue[T]) putReceive(c *receiveCall[T]) {
 	c.op.waiter.Release()
 	c.op.release() // the pool may forget c
-	c.op.leaser = nil
+	c.op.leaser, c.op.asks = nil, false
 	q.receives.Put(c)
 }
 

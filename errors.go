@@ -203,7 +203,8 @@ func (s subject) tooLarge(size int, errs ...error) error {
 // tooLargeRemote is tooLarge for a queue of a cluster, which has limits of its own.
 func (s subject) tooLargeRemote(size int, errs []error) error {
 	if limits, err := s.kernel.Limits(); err == nil && size > limits.MaxMessage {
-		return cause(errs, "%v: %s, and the servers take %d", ErrTooLarge, count(size, "byte"), limits.MaxMessage)
+		return cause(errs, "%v: %s, and the limit is %d (%s)",
+			ErrTooLarge, count(size, "byte"), limits.MaxMessage, s.kernel.Traits().LimitNames.MaxMessage)
 	}
 	if stat, err := s.statAny(); err == nil && uint64(size) > stat.MaxBytes {
 		return cause(errs, "%v: %s, and the queue holds %d in all (raise it with Set)", ErrTooLarge, count(size, "byte"), stat.MaxBytes)
@@ -227,7 +228,11 @@ func (s subject) fullness() string {
 	if err != nil {
 		return "an unknown number of messages (" + err.Error() + ")"
 	}
-	return fmt.Sprintf("%s, %d of %d bytes (its msg_qbytes)", count(stat.Messages, "message"), stat.Bytes, stat.MaxBytes)
+	of := "its msg_qbytes"
+	if traits := s.kernel.Traits(); traits.Remote {
+		of = traits.LimitNames.Fullness
+	}
+	return fmt.Sprintf("%s, %d of %d bytes (%s)", count(stat.Messages, "message"), stat.Bytes, stat.MaxBytes, of)
 }
 
 // statAny returns the state of the queue to those, too, who may not read it:
@@ -270,7 +275,13 @@ func explainOpen(k sysv.Kernel, key Key, err error) error {
 		}
 		return cause([]error{err}, "%s: permission denied", text)
 	case sysv.ENOSPC:
-		if limits, limitsErr := k.Limits(); limitsErr == nil {
+		limits, limitsErr := k.Limits()
+		switch traits := k.Traits(); {
+		case limitsErr != nil:
+		case traits.Remote:
+			return cause([]error{err}, "there are %s already, and the limit is %d (%s)",
+				count(limits.Queues, "queue"), limits.MaxQueues, traits.LimitNames.MaxQueues)
+		default:
 			return cause([]error{err}, "the system has no room for another queue: %d exist, and msgmni is %d (sysctl kernel.msgmni); ipcs -q lists them, ipcrm removes one",
 				limits.Queues, limits.MaxQueues)
 		}

@@ -30,6 +30,7 @@ type receive struct {
 	batch               // the message, once the operation is done
 
 	leaser sysv.Leaser // nil: what it takes leaves the queue
+	asks   bool        // leaser is asked for more than what is here: nobody waits for it behind that
 	lease  sysv.Lease  // of what leaser has just given
 
 	began time.Time // for the observer, if there is one
@@ -94,10 +95,13 @@ func (o *receive) Try() error {
 			continue // it has another queue now
 		}
 		var n int
-		if o.leaser != nil {
-			n, o.lease, err = o.leaser.ReceiveLeased(at.id, o.buffer().buf, o.msgtyp, o.flags)
-		} else {
+		switch {
+		case o.leaser == nil:
 			n, err = q.kernel.Receive(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		case o.asks:
+			n, o.lease, err = o.leaser.TryLeased(at.id, o.buffer().buf, o.msgtyp, o.flags)
+		default:
+			n, o.lease, err = o.leaser.ReceiveLeased(at.id, o.buffer().buf, o.msgtyp, o.flags)
 		}
 		if err == nil {
 			err := o.took(n, at, lease)

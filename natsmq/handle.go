@@ -1,9 +1,9 @@
 package natsmq
 
 import (
-	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -302,15 +302,23 @@ func (h *handle) Limits() (sysv.Limits, error) {
 		return sysv.Limits{}, errno(err)
 	}
 	l := h.e.Limits
-	limits := sysv.Limits{MaxMessage: l.MaxMessage, MaxBytes: l.MaxBytes, MaxQueues: l.MaxQueues, Queues: len(infos)}
-	if most := int(h.e.Conn.MaxPayload()) - engine.HeaderRoom; most > 0 {
-		limits.MaxMessage = cmp.Or(min(limits.MaxMessage, most), limits.MaxMessage)
-	}
+	limits := sysv.Limits{MaxBytes: l.MaxBytes, MaxQueues: l.MaxQueues, Queues: len(infos)}
+	limits.MaxMessage, _ = h.maxMessage()
 	for _, info := range infos {
 		limits.Messages += int(info.Messages)
 		limits.Bytes += int(info.Bytes)
 	}
 	return limits, nil
+}
+
+// maxMessage returns how large a message may be, and what says so: the server that the connection has may
+// take less than the program allows.
+func (h *handle) maxMessage() (n int, says string) {
+	n, says = h.e.Limits.MaxMessage, "MaxMessage of natsmq.WithLimits"
+	if most := int(h.e.Conn.MaxPayload()) - engine.HeaderRoom; most > 0 && most < n { // 0: it was never connected
+		return most, fmt.Sprintf("max_payload of the server, less %d bytes for headers", engine.HeaderRoom)
+	}
+	return n, says
 }
 
 // NewAlarm implements [sysv.Kernel].
@@ -320,7 +328,14 @@ func (h *handle) NewAlarm() sysv.Alarm { return sysv.NewTimerAlarm() }
 func (h *handle) UID() int { return os.Geteuid() }
 
 // Traits implements [sysv.Kernel].
-func (h *handle) Traits() sysv.Traits { return sysv.Traits{Remote: true} }
+func (h *handle) Traits() sysv.Traits {
+	_, maxMessage := h.maxMessage()
+	return sysv.Traits{Remote: true, LimitNames: sysv.LimitNames{
+		MaxMessage: maxMessage,
+		MaxQueues:  "MaxQueues of natsmq.WithLimits",
+		Fullness:   "without natsmq.WithExactSizes each message counts some 140 more",
+	}}
+}
 
 // Handle implements [sysv.Kernel].
 func (h *handle) Handle() sysv.Kernel {
@@ -334,7 +349,12 @@ func (h *handle) Handle() sysv.Kernel {
 // SameMachine is what [sysv.SameMachine] asks.
 func (h *handle) SameMachine(other sysv.Kernel) bool {
 	o, ok := other.(*handle)
-	return ok && o.e.Prefix == h.e.Prefix && (o.c == h.c || o.e.Conn.ConnectedClusterName() == h.e.Conn.ConnectedClusterName())
+	if !ok {
+		return false
+	}
+	ctx, cancel := h.timeout()
+	defer cancel()
+	return h.e.Same(ctx, o.e)
 }
 
 // Release implements [sysv.Kernel]. A message that it has taken and nobody has got goes back

@@ -28,6 +28,17 @@ func (h *handle) ReceiveLeased(id int, buf []byte, msgtyp, flags int) (int, sysv
 	return leased(buf, l, size, err, errno)
 }
 
+// TryLeased implements [sysv.Leaser].
+func (h *handle) TryLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
+	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {
+		return 0, nil, sysv.EINVAL
+	}
+	ctx, cancel := h.timeout()
+	defer cancel()
+	l, size, err := h.leases.Ask(ctx, id, selector(msgtyp, flags), room(buf))
+	return leased(buf, l, size, err, errno)
+}
+
 // ReceiveLeased implements [sysv.LeasingThread].
 func (t *thread) ReceiveLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
 	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {

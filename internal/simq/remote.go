@@ -189,7 +189,10 @@ func (r *Remote) SameMachine(other sysv.Kernel) bool {
 }
 
 // Traits implements [sysv.Kernel].
-func (r *Remote) Traits() sysv.Traits { return sysv.Traits{Remote: true} }
+func (r *Remote) Traits() sysv.Traits {
+	const it = "of the simulation"
+	return sysv.Traits{Remote: true, LimitNames: sysv.LimitNames{MaxMessage: it, MaxQueues: it, Fullness: it}}
+}
 
 // Handle implements [sysv.Kernel].
 func (r *Remote) Handle() sysv.Kernel {
@@ -212,6 +215,25 @@ func (r *Remote) Release() {
 // ReceiveLeased implements [sysv.Leaser].
 func (r *Remote) ReceiveLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
 	m, err := r.ahead.take(wanted{id, selectorOf(msgtyp, flags)}, textSize(buf))
+	return m.leasedResult(buf, err)
+}
+
+// TryLeased implements [sysv.Leaser].
+func (r *Remote) TryLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
+	n, l, err := r.ReceiveLeased(id, buf, msgtyp, flags)
+	if err != sysv.ENOMSG {
+		return n, l, err
+	}
+	if err := r.trip(); err != nil {
+		return 0, nil, err
+	}
+	r.k.mu.Lock()
+	defer r.k.mu.Unlock()
+	q, err := r.k.lookup(id)
+	if err != nil {
+		return 0, nil, err
+	}
+	m, err := q.take(selectorOf(msgtyp, flags), textSize(buf), r.Process, true)
 	return m.leasedResult(buf, err)
 }
 

@@ -15,6 +15,16 @@ type Traits struct {
 	// of the Kernel end by themselves within seconds. Errors that chanmq.ErrUnavailable and
 	// chanmq.ErrUncertain are for wrap those; ErrUncertain is of sends alone.
 	Remote bool
+
+	// LimitNames say in errors what sets the limits of a Remote. They are those of now, as Limits are.
+	LimitNames LimitNames
+}
+
+// LimitNames are what sets each of the Limits, so that whoever has met one knows what to change.
+type LimitNames struct {
+	MaxMessage, MaxQueues string
+	// Fullness is what fills a queue beside what Stat counts.
+	Fullness string
 }
 
 // Leaser is a Kernel that can leave a message in its queue while somebody deals with it.
@@ -27,6 +37,9 @@ type Leaser interface {
 	// Others that receive with a lease do not get it meanwhile. It takes what is there
 	// without a trip, or returns ENOMSG.
 	ReceiveLeased(id int, buf []byte, msgtyp, flags int) (n int, l Lease, err error)
+	// TryLeased is ReceiveLeased that makes the trip if nothing is there. It does not wait
+	// for a message.
+	TryLeased(id int, buf []byte, msgtyp, flags int) (n int, l Lease, err error)
 }
 
 // LeasingThread is a Thread of a Leaser.

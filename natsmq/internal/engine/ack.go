@@ -28,6 +28,7 @@ type acker struct {
 	sent    map[uint64]*deleting // by the end of the reply subject; guarded by mu
 	last    uint64               // the last of these; guarded by mu
 	left    int                  // messages in both; guarded by mu
+	pending map[taken]struct{}   // these; guarded by mu
 	fronts  map[int]*front       // of queues; guarded by mu
 	room    map[int]struct{}     // queues that have more room than anybody was told; guarded by mu
 	closed  bool                 // guarded by mu
@@ -59,6 +60,7 @@ const (
 
 func (a *acker) init(e *Engine) error {
 	a.e = e
+	a.pending = make(map[taken]struct{})
 	a.sent, a.fronts, a.room = make(map[uint64]*deleting), make(map[int]*front), make(map[int]struct{})
 	a.kick, a.done = make(chan struct{}, 1), make(chan struct{})
 	inbox := e.Conn.NewInbox()
@@ -100,9 +102,22 @@ func (a *acker) add(l *Lease) error {
 	}
 	l.from.leases.unacked++
 	a.left++
+	a.pending[taken{l.from.queue, l.Seq}] = struct{}{}
 	a.waiting = append(a.waiting, l)
 	a.wake()
 	return nil
+}
+
+// awaitDeletion waits until the message is gone, if it was acknowledged. It reports whether it was.
+func (a *acker) awaitDeletion(ctx context.Context, queue int, m *Message) bool {
+	for waited := false; ; waited = true {
+		a.mu.Lock()
+		_, pending := a.pending[taken{queue, m.Seq}]
+		a.mu.Unlock()
+		if !pending || !sleep(ctx, time.Millisecond) {
+			return pending || waited
+		}
+	}
 }
 
 func (a *acker) wake() {
@@ -280,6 +295,7 @@ func (a *acker) answered(m *nats.Msg) {
 func (a *acker) finished(done []*Lease) {
 	a.left -= len(done)
 	for _, l := range done {
+		delete(a.pending, taken{l.from.queue, l.Seq})
 		leases := l.from.leases
 		if leases.unacked--; leases.unacked == 0 && leases.flushed != nil {
 			close(leases.flushed)

@@ -36,6 +36,9 @@ func notFound(err error) bool {
 // Claim takes a message, and reports whether it was there to be taken. If no server answers it goes on until
 // ctx ends, and then returns ErrUncertain if it may have taken the message: ClaimAgain finds out.
 func (e *Engine) Claim(ctx context.Context, id int, m *Message) (bool, error) {
+	if e.leasing.acker.awaitDeletion(ctx, id, m) {
+		return false, ctx.Err() // it is dealt with
+	}
 	return e.claim(ctx, id, m, false)
 }
 

@@ -288,6 +288,25 @@ func (l *Leases) Wait(ctx context.Context, queue int, sel Selector, room int) (l
 	return s.wait(ctx, room)
 }
 
+// Ask is Try, but asks the servers if none is here. It does not wait for a message.
+func (l *Leases) Ask(ctx context.Context, queue int, sel Selector, room int) (lease *Lease, size int, err error) {
+	if lease := l.takeKept(queue, sel); lease != nil {
+		return l.fit(lease, room)
+	}
+	if sel.Mode == UpTo {
+		lease, err = l.lowest(ctx, queue, sel)
+	} else {
+		if lease, size, err := l.Try(queue, sel, room); err != ErrNone {
+			return lease, size, err
+		}
+		lease, err = l.One(ctx, queue, sel)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	return l.fit(lease, room)
+}
+
 // One leases a message that nobody has leased with the selector, not UpTo. It does not wait. ErrNone: there is
 // none.
 func (l *Leases) One(ctx context.Context, queue int, sel Selector) (*Lease, error) {

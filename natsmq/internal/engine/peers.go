@@ -205,15 +205,25 @@ func (p *peers) remember(queue int, m *Message) {
 // HasTaken reports whether this process has taken the message of late, or is about to.
 func (e *Engine) HasTaken(queue int, m *Message) bool {
 	p, t := &e.peers, taken{queue, m.Seq}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	if p.took.has(t) {
+	if p.hasTaken(t) {
 		return true
 	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	for _, c := range p.claims {
 		if c.taken == t {
 			return true
 		}
+	}
+	return false
+}
+
+// hasTaken reports whether this process has taken the message of late.
+func (p *peers) hasTaken(t taken) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.took.has(t) {
+		return true
 	}
 	return false
 }

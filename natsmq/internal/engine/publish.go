@@ -72,6 +72,9 @@ func (e *Engine) Publish(ctx context.Context, id int, m *Outgoing) error {
 			}
 		}
 		err := e.publish(ctx, id, m)
+		if errors.Is(err, nats.ErrMaxPayload) {
+			err = ErrTooLarge // and will be
+		}
 		switch {
 		case err == nil:
 			m.asked = false
@@ -144,7 +147,7 @@ const (
 // refused says what the error of a publish means.
 func (e *Engine) refused(ctx context.Context, id int, m *Outgoing, err error) error {
 	switch {
-	case errors.Is(err, nats.ErrMaxPayload), hasCode(err, codeTooLarge):
+	case hasCode(err, codeTooLarge):
 		return ErrTooLarge
 	case hasCode(err, codeStoreFailed) && strings.Contains(err.Error(), "maximum"):
 		info, infoErr := e.Info(ctx, id)

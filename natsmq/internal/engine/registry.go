@@ -153,6 +153,31 @@ func (e *Engine) recordAt(ctx context.Context, id int) (r record, err error) {
 	return r, json.Unmarshal(m.Data, &r)
 }
 
+// Same reports whether both have the same registry, and so the same queues, whatever the connections: names and
+// addresses do not say so, since clusters of different places, and accounts of one, may have the same. Where no
+// server answers it is taken for the same if the connections say nothing else.
+func (e *Engine) Same(ctx context.Context, other *Engine) bool {
+	if e == other || e.Conn == other.Conn {
+		return e.Prefix == other.Prefix
+	}
+	if e.Prefix != other.Prefix {
+		return false
+	}
+	created := func(e *Engine) (t time.Time, err error) {
+		var s jetstream.StreamInfo
+		err = e.insist(ctx, "STREAM.INFO."+e.layout.keys(), nil, &s)
+		return s.Created, err
+	}
+	one, err := created(e)
+	if err == nil {
+		var two time.Time
+		if two, err = created(other); err == nil {
+			return one.Equal(two)
+		}
+	}
+	return e.Conn.ConnectedClusterName() == other.Conn.ConnectedClusterName()
+}
+
 // ensureRegistry creates the registry, unless it exists.
 func (e *Engine) ensureRegistry(ctx context.Context) error {
 	return e.createStream(ctx, &jetstream.StreamConfig{

@@ -106,6 +106,7 @@ func (s *source) take(room int) (*Lease, int, error) {
 		return nil, 0, s.err
 	}
 	s.used = time.Now()
+	s.dropTaken()
 	if len(s.ready) == 0 {
 		return nil, 0, ErrNone
 	}
@@ -122,6 +123,18 @@ func (s *source) take(room int) (*Lease, int, error) {
 		s.look()
 	}
 	return l, size, nil
+}
+
+// dropTaken ends the first leases whose messages this process has taken otherwise since they came, by a receive
+// without a lease. It needs mu.
+func (s *source) dropTaken() {
+	for len(s.ready) > 0 && s.e.peers.hasTaken(taken{s.key.queue, s.ready[0].Seq}) {
+		l := s.ready[0]
+		s.ready[0] = nil
+		s.ready = s.ready[1:]
+		s.bytes -= len(l.Text)
+		_ = l.Ack() // at worst it comes after AckWait
+	}
 }
 
 // asked needs mu.
