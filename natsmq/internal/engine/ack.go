@@ -79,6 +79,9 @@ func (a *acker) end(ctx context.Context) {
 	}
 	a.mu.Lock()
 	a.closed = true
+	for _, f := range a.fronts {
+		f.purged()
+	}
 	a.mu.Unlock()
 	close(a.done)
 	_ = a.sub.Unsubscribe() // the connection may be closed
@@ -184,7 +187,8 @@ func (a *acker) send(late bool) bool {
 				if d.lease == nil {
 					// What it knows may be of a server that is no more.
 					delete(a.sent, token)
-					f.asking, f.purging = false, false
+					f.asking = false
+					f.purged()
 					a.waiting = append(d.run, a.waiting...)
 					continue
 				}
@@ -258,7 +262,7 @@ func (a *acker) answered(m *nats.Msg) {
 		done = []*Lease{d.lease}
 	} else {
 		f := a.front(d.from.queue)
-		f.purging = false
+		f.purged()
 		if !gone { // a server that lets nobody purge
 			f.pause(time.Now(), time.Hour)
 			a.waiting = append(d.run, a.waiting...)

@@ -100,6 +100,9 @@ func (e *Engine) newLease(o *origin, m *nats.Msg) (*Lease, error) {
 		attempt: int(meta.NumDelivered),
 	}
 	e.leasing.keeper.add(l)
+	if l.attempt > 1 {
+		e.leasing.acker.redelivered(o.queue)
+	}
 	return l, nil
 }
 
@@ -132,6 +135,12 @@ func (l *Lease) Release() {
 	}
 	e := l.from.leases.e
 	e.leasing.keeper.remove(l)
+	e.leasing.acker.release(l)
+}
+
+// nak tells the consumer that the message is for others.
+func (l *Lease) nak() {
+	e := l.from.leases.e
 	// If the servers do not hear it, the lease ends after AckWait.
 	_ = e.Conn.Publish(l.reply, []byte("-NAK"))
 	// Those who wait for the lowest type wait for no consumer.
