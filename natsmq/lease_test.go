@@ -565,6 +565,44 @@ func TestLeaseGivenBack(t *testing.T) {
 	b.Release()
 }
 
+// What a handle has in advance when it is closed goes to others at once, however many messages it has
+// acknowledged: a purge of these would make the server forget what was given back.
+func TestLeaseGivenBackBehindPurges(t *testing.T) {
+	s := newLeaseServer(t)
+	q := private(t, s.cluster())
+	const total, each = 3000, 500
+	for i := range total {
+		send(t, q, 1, strconv.Itoa(i))
+	}
+	came := make(map[string]int)
+	for len(came) < total {
+		h, err := chanmq.Attach(q.ID(), s.cluster().Option())
+		if err != nil {
+			t.Fatal(err)
+		}
+		consumer := h.Consumer(t.Context(), chanmq.Any())
+		for n := 0; n < each && len(came) < total; n++ {
+			select {
+			case d := <-consumer.C():
+				came[string(d.Value)]++
+				if err := d.Ack(); err != nil {
+					t.Fatal(err)
+				}
+			case <-time.After(defaultAckWait / 2):
+				t.Fatalf("nothing comes, after %d messages", len(came))
+			}
+		}
+		if err := errors.Join(consumer.Close(), h.Close()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for text, n := range came {
+		if n > 1 {
+			t.Errorf("%s came %d times", text, n)
+		}
+	}
+}
+
 func TestLeaseAfterRelease(t *testing.T) {
 	s := newLeaseServer(t)
 	c := s.cluster()

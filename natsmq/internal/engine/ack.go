@@ -83,6 +83,7 @@ func (a *acker) end(ctx context.Context) {
 	a.closed = true
 	a.mu.Unlock()
 	close(a.done)
+	a.releaseBehind()
 	_ = a.sub.Unsubscribe() // the connection may be closed
 }
 
@@ -174,6 +175,7 @@ func (a *acker) run() {
 		for a.send(late) {
 		}
 		a.tellRoom()
+		a.releaseBehind()
 	}
 }
 

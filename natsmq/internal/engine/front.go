@@ -13,6 +13,12 @@ import (
 // server several times as long as to deliver it. But the messages before a sequence can be
 // purged, however many they are. That must not hit one that somebody else has or has not got yet: so they
 // are purged only if this Engine has acknowledged all of them, from the first one in the stream on.
+//
+// A purge also makes a server forget which messages were given back to the stream's consumers, those
+// behind the purge too (consumer.purge of nats-server 2.14): they come after AckWait, and not at once. So
+// what this Engine gives back waits for a purge under way, and there is none until it is gone. What
+// others have given back is not known before some of it comes here, which is before messages that are
+// new: there is no purge for a while then.
 
 // front is the beginning of a queue. It is guarded by acker.mu.
 type front struct {
@@ -21,6 +27,8 @@ type front struct {
 	known   time.Time     // when that was last found; zero: it is not known
 	asking  bool          // what the first sequence is
 	purging bool          // a purge is under way
+	behind  []held        // to be given back when that is over
+	back    uint64        // the last sequence that was given back
 	hole    time.Time     // since when a message is missing that is before most; zero: none is
 	asked   bool          // what the first sequence is, since there is the hole
 	later   time.Time     // before that it is of no use
@@ -35,6 +43,8 @@ const (
 	frontKnown = time.Second
 	// holeFor is how long others are waited for who have leased a message before.
 	holeFor = 2 * time.Millisecond
+	// noPurgeAfter is how long there is none after a message came that was delivered before.
+	noPurgeAfter = time.Second
 	// Pauses after it was found that others have the first message.
 	frontPause     = 20 * time.Millisecond
 	frontPauseMost = 2 * time.Second
@@ -53,7 +63,61 @@ func (a *acker) front(queue int) *front {
 // pause makes it of no use for a while.
 func (f *front) pause(now time.Time, least time.Duration) {
 	f.backoff = min(max(2*f.backoff, least), max(frontPauseMost, least))
-	f.later, f.known, f.hole, f.asked = now.Add(f.backoff), time.Time{}, time.Time{}, false
+	f.notBefore(now.Add(f.backoff))
+	f.known, f.hole, f.asked = time.Time{}, time.Time{}, false
+}
+
+func (f *front) notBefore(t time.Time) {
+	if f.later.Before(t) {
+		f.later = t
+	}
+}
+
+// held are messages that are given back when a purge is over.
+type held struct {
+	list []*Lease
+	done func() // when the consumer is told
+}
+
+// release gives messages back, which are of one consumer, in their order.
+func (a *acker) release(list []*Lease) {
+	a.mu.Lock()
+	f := a.front(list[0].from.queue)
+	for _, l := range list {
+		f.back = max(f.back, l.Seq)
+	}
+	wait := f.purging && !a.closed
+	if wait {
+		f.behind = append(f.behind, held{slices.Clone(list), a.e.leasing.returns.hold(list[0].from)})
+	}
+	a.mu.Unlock()
+	if !wait {
+		nak(list)
+	}
+}
+
+// releaseBehind gives back what has waited for purges that are over, or given up.
+func (a *acker) releaseBehind() {
+	a.mu.Lock()
+	var all []held
+	for _, f := range a.fronts {
+		if !f.purging || a.closed {
+			all = append(all, f.behind...)
+			f.behind = nil
+		}
+	}
+	a.mu.Unlock()
+	for _, h := range all {
+		nak(h.list)
+		h.done()
+	}
+}
+
+// redelivered is called when a message comes that was delivered before.
+func (a *acker) redelivered(queue int) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.front(queue).notBefore(time.Now().Add(noPurgeAfter))
 }
 
 // told is called with the answer to asking.
@@ -125,6 +189,9 @@ func (a *acker) nextPurge(f *front, from *origin, now time.Time) (d *deleting, w
 	switch first := a.waiting[0].Seq; {
 	case now.Sub(f.known) > frontKnown:
 		return a.ask(f, from)
+	case f.back >= f.first:
+		f.pause(now, frontPause)
+		return nil, false
 	case first < f.first:
 		return nil, false // it came again, and is gone
 	case first < f.safe:

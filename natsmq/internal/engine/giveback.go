@@ -80,6 +80,23 @@ func (r *returns) tell(o *origin, subject, what string, then func()) {
 	}
 }
 
+// hold is as if the consumer of o had been told something, until its result is called.
+func (r *returns) hold(o *origin) func() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.closed {
+		return func() {}
+	}
+	r.last++
+	token := r.last
+	r.open[token] = telling{o, func() {}}
+	o.told.token = token
+	if o.told.heard == nil {
+		o.told.heard = make(chan struct{})
+	}
+	return func() { r.answered(token) }
+}
+
 // send reports whether answered will be called.
 func (r *returns) send(t telling, subject, what string) bool {
 	r.mu.Lock()

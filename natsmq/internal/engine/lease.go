@@ -108,6 +108,9 @@ func (e *Engine) newLease(o *origin, m *nats.Msg) (*Lease, error) {
 		attempt: int(meta.NumDelivered),
 	}
 	e.leasing.keeper.add(l)
+	if l.attempt > 1 {
+		e.leasing.acker.redelivered(o.queue)
+	}
 	return l, nil
 }
 
@@ -151,6 +154,12 @@ func giveBack(list ...*Lease) {
 		l.ended.Store(true)
 		e.leasing.keeper.remove(l)
 	}
+	e.leasing.acker.release(list)
+}
+
+// nak tells the consumer that the messages are for others.
+func nak(list []*Lease) {
+	e := list[0].from.leases.e
 	e.leasing.returns.nak(list, func() {
 		for _, l := range list {
 			// Those who wait for the lowest type wait for no consumer. If they asked before, they would wait on.
