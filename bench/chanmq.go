@@ -129,19 +129,33 @@ func (r *receiver) Reuse() int { return 0 }
 func (r *receiver) Send(p []byte) error { return r.out.Send(context.Background(), 1, p) }
 
 // direct sends and receives without channels.
-type direct struct{ queues }
+type direct struct {
+	queues
+	typ int64 // that it sends
+	of  chanmq.Selector
+}
 
 func openDirect(a peer.Arguments) (peer.Endpoint, error) {
+	d, err := newDirect(a)
+	return &d, err
+}
+
+// newDirect sends one type and receives another where both directions share a queue.
+func newDirect(a peer.Arguments) (direct, error) {
 	q, err := attach(a)
-	return &direct{q}, err
+	d := direct{queues: q, typ: int64(a.Int("sends", 1)), of: chanmq.Any()}
+	if typ := a.Int("receives", 0); typ > 0 {
+		d.of = chanmq.OfType(int64(typ))
+	}
+	return d, err
 }
 
 func (d *direct) Reuse() int { return 0 }
 
-func (d *direct) Send(p []byte) error { return d.out.Send(context.Background(), 1, p) }
+func (d *direct) Send(p []byte) error { return d.out.Send(context.Background(), d.typ, p) }
 
 func (d *direct) Receive() ([]byte, error) {
-	m, err := d.in.Receive(context.Background(), chanmq.Any())
+	m, err := d.in.Receive(context.Background(), d.of)
 	return m.Value, err
 }
 
@@ -152,12 +166,12 @@ type into struct {
 }
 
 func openInto(a peer.Arguments) (peer.Endpoint, error) {
-	q, err := attach(a)
-	return &into{direct: direct{q}}, err
+	d, err := newDirect(a)
+	return &into{direct: d}, err
 }
 
 func (i *into) Receive() ([]byte, error) {
-	err := i.in.ReceiveInto(context.Background(), chanmq.Any(), &i.m)
+	err := i.in.ReceiveInto(context.Background(), i.of, &i.m)
 	return i.m.Value, err
 }
 

@@ -31,6 +31,9 @@ var (
 	pullOf256            = system{label: "NATS JetStream, pull consumer of 256, work queue", kind: "jetstream-pull", args: []string{"inflight=256"}, link: natsLink, files: onDisk}
 	pullLimitsOf256      = system{label: "NATS JetStream, pull consumer of 256, limits", kind: "jetstream-pull", args: []string{"inflight=256", "retention=limits"}, link: natsLink, files: onDisk}
 
+	// The programs at both ends are chanmqDirect on kernel queues; this is what is between them.
+	kernelBridges = system{label: "chanmq, kernel queues and bridges", kind: "bridge", link: natsLink, files: onDisk}
+
 	idleSubscriptions = system{label: "NATS, subscriptions", kind: "nats", link: natsLink}
 	idlePulls         = system{label: "NATS JetStream, pull consumers", kind: "jetstream-pull", link: natsLink}
 	idleReceivers     = system{label: "chanmq, Receivers", kind: "cluster-channels", link: natsLink}
@@ -85,6 +88,15 @@ func clusterBenchmarks(sc scale) (all []benchmark) {
 			})
 		}
 	}
+	for _, sys := range []system{kernelBridges, kernelBridges.stored("memory")} {
+		for _, procs := range procsOf(sys, 2) {
+			all = append(all, benchmark{
+				family: clusterRoundTrip, system: sys.label, params: params{Procs: procs, Size: 64}, link: sys.link,
+				takes: sc.window*5/4 + processStart,
+				run:   func(s *session, f *figures) error { return s.bridgedRoundTrip(f, sc, sys, procs) },
+			})
+		}
+	}
 	for _, sys := range []system{
 		pullOf256, pullLimitsOf256, clusterConsumerOf256, clusterReceive,
 		pullOf256.stored("memory"), pullLimitsOf256.stored("memory"), clusterConsumerOf256.stored("memory"), clusterReceive.stored("memory"),
@@ -114,6 +126,15 @@ func clusterBenchmarks(sc scale) (all []benchmark) {
 					},
 				})
 			}
+		}
+	}
+	for _, procs := range procsOf(kernelBridges, 2) {
+		for _, size := range sc.ackedSizes {
+			all = append(all, benchmark{
+				family: clusterOneWay, system: kernelBridges.label, params: params{Procs: procs, Size: size}, link: kernelBridges.link,
+				takes: sc.window*6/5 + processStart,
+				run:   func(s *session, f *figures) error { return s.bridgedOneWay(f, sc, kernelBridges, procs, size) },
+			})
 		}
 	}
 	for _, sys := range []system{idleSubscriptions, idlePulls, idleReceivers, idleConsumers} {
@@ -163,6 +184,84 @@ func (s *session) clusterOneWay(f *figures, sc scale, sys system, procs, size in
 	return s.measure(f, sink, source)
 }
 
+// Types of the messages between bridges.
+const (
+	typeThere = 1 + iota
+	typeBack
+)
+
+// bridged is two machines' worth of kernel queues, one each, and the bridges between them.
+type bridged struct {
+	bridges []*process
+	args    [2][]string // of the programs at the ends; the server is with the second one's bridge
+}
+
+func (s *session) bridged(sys system, procs int) (b bridged, err error) {
+	files, err := s.scratch(sys.files)
+	if err != nil {
+		return b, err
+	}
+	// As it is by default: what a bridge holds is on a tmpfs.
+	dir, err := s.scratch(onTmpfs)
+	if err != nil {
+		return b, err
+	}
+	var queues [2]int
+	for i := range queues {
+		if queues[i], err = s.queue(); err != nil {
+			return b, err
+		}
+	}
+	address := ""
+	for i := 1; i >= 0; i-- { // the server first
+		out, in := typeThere, typeBack
+		if i == 1 {
+			out, in = in, out
+		}
+		p, err := s.start(sys, "bridge", procs, nil, pair("queue", queues[i]), pair("out", out), pair("in", in),
+			"bridges="+dir, "files="+files, "url="+address)
+		if err != nil {
+			return b, err
+		}
+		address = p.address
+		b.bridges = append(b.bridges, p)
+		b.args[i] = []string{pair("out", queues[i]), pair("in", queues[i]), pair("sends", out), pair("receives", in)}
+	}
+	return b, nil
+}
+
+func (s *session) bridgedRoundTrip(f *figures, sc scale, sys system, procs int) error {
+	b, err := s.bridged(sys, procs)
+	if err != nil {
+		return err
+	}
+	echo, err := s.start(chanmqDirect, "echo", procs, nil, append(b.args[1], pair("size", 64))...)
+	if err != nil {
+		return err
+	}
+	ping, err := s.start(chanmqDirect, "ping", procs, nil, append(b.args[0], pair("size", 64), pair("window", int(sc.window)))...)
+	if err != nil {
+		return err
+	}
+	return s.measure(f, ping, append(b.bridges, echo)...)
+}
+
+func (s *session) bridgedOneWay(f *figures, sc scale, sys system, procs, size int) error {
+	b, err := s.bridged(sys, procs)
+	if err != nil {
+		return err
+	}
+	sink, err := s.start(chanmqDirect, "sink", procs, nil, append(b.args[1], pair("size", size), pair("window", int(sc.window)))...)
+	if err != nil {
+		return err
+	}
+	source, err := s.start(chanmqDirect, "source", procs, nil, append(b.args[0], pair("size", size))...)
+	if err != nil {
+		return err
+	}
+	return s.measure(f, sink, append(b.bridges, source)...)
+}
+
 // clusterIdle has the server in a process of its own: what receivers that wait cost is a matter of both.
 func (s *session) clusterIdle(f *figures, sc scale, sys system) error {
 	files, err := s.scratch(onDisk)
@@ -209,7 +308,7 @@ func (r *report) clusterOneWayTables(w *strings.Builder, cases []*result) {
 		}
 		return r.find(c.Family, storedAs(pullOf256.label, c.System), c.Params).ratio("ns_per_message", c)
 	})
-	fmt.Fprint(w, "CPU time of the receiving process, in which the server is, for a message:\n\n")
+	fmt.Fprint(w, "CPU time of the receiving process for a message. The server is in that process, but for the bridges:\n\n")
 	grid(w, cases, sizes, title, set, func(c *result) string { return c.cell("cpu_ns_per_message", duration) })
 }
 

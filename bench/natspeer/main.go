@@ -24,6 +24,7 @@ func main() {
 		"cluster-consumer": openClusterConsumer,
 	}, peer.Roles{
 		"answer":      answer,
+		"bridge":      runBridge,
 		"call":        call,
 		"idle-crowd":  idleCrowd,
 		"idle-server": idleServer,

@@ -48,16 +48,28 @@ func natsServer() {
 	s.WaitForShutdown()
 }
 
-// TestTwoMachines: a C program on one machine talks to a PHP program on another one.
-func TestTwoMachines(t *testing.T) {
-	for _, command := range []string{"php", "cc", "unshare"} {
+// needs skips the test where a command is missing.
+func needs(t *testing.T, commands ...string) {
+	t.Helper()
+	for _, command := range commands {
 		if _, err := exec.LookPath(command); err != nil {
 			t.Skip(command + " is not installed")
 		}
 	}
+}
+
+func needsPHP(t *testing.T) {
+	t.Helper()
+	needs(t, "php")
 	if out, err := exec.Command("php", "-m").Output(); err != nil || !strings.Contains(string(out), "sysvmsg") {
 		t.Skip("php has no sysvmsg")
 	}
+}
+
+// TestTwoMachines: a C program on one machine talks to a PHP program on another one.
+func TestTwoMachines(t *testing.T) {
+	needsPHP(t)
+	needs(t, "cc", "unshare")
 	if out, err := exec.Command("unshare", "--ipc", "true").CombinedOutput(); err != nil && os.Geteuid() == 0 {
 		t.Skipf("unshare --ipc: %v: %s", err, out)
 	}
