@@ -4,6 +4,7 @@ import (
 	"os"
 	"slices"
 	"testing"
+	"time"
 
 	"github.com/chanmq/chanmq"
 	"github.com/chanmq/chanmq/internal/sysvtest"
@@ -39,6 +40,7 @@ func TestKernel(t *testing.T) {
 	onClusters(t, func(t *testing.T, s *natstest.Servers, opts []Option) {
 		cluster := newCluster(t, s.Connect(t), slices.Concat(opts, []Option{
 			WithExactSizes(),
+			WithTimeout(time.Minute), // the servers may have to share two cores with other tests
 			WithLimits(chanmq.Limits{MaxMessage: 8192, MaxBytes: 16384, MaxQueues: 1000}),
 		})...)
 		sysvtest.Run(t, func(t sysvtest.TB) sysvtest.Machine {

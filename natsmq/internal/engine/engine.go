@@ -239,7 +239,7 @@ func (e *Engine) send(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 
 // patience is how long one request waits. What is asked before the servers have a leader is
 // never answered, so there has to be time for another one.
-func (e *Engine) patience() time.Duration { return max(e.Timeout/4, 100*time.Millisecond) }
+func (e *Engine) patience() time.Duration { return min(max(e.Timeout/4, 100*time.Millisecond), 3*time.Second) }
 
 // insist asks until a server has answered, for what may be asked twice. It pauses between. It
 // gives up at the end of ctx, and, with ErrUnavailable, after Timeout.
