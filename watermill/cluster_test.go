@@ -188,7 +188,7 @@ func TestClusterRouter(t *testing.T) {
 		t.Error(err)
 	}
 	within(t, "the Router", func() { <-all })
-	if err := errors.Join(router.Close(), <-stopped, publisher.Close(), bills.Close()); err != nil {
+	if err := errors.Join(router.Close(), <-stopped, publisher.Close(), bills.Close(), subscriber.Close()); err != nil {
 		t.Error(err)
 	}
 	billed.want(t, n, 1)

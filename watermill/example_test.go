@@ -54,10 +54,10 @@ func Example() {
 	}
 	<-printed
 
-	// The Router closes its subscribers. The queues are the program's, and come last.
+	// The Router closes its subscribers, and Close waits for that. The queues are the program's, and come last.
 	ending, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := errors.Join(router.Close(), <-stopped, publisher.Close(), orders.Shutdown(ending), bills.Shutdown(ending)); err != nil {
+	if err := errors.Join(router.Close(), <-stopped, subscriber.Close(), publisher.Close(), orders.Shutdown(ending), bills.Shutdown(ending)); err != nil {
 		log.Print(err)
 	}
 	// Output: bill for two lamps
