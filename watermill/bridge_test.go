@@ -50,9 +50,11 @@ func goChannel(t *testing.T) *gochannel.GoChannel {
 }
 
 // TestThroughGoChannel: from one queue through Watermill's engine in memory to another one.
-func TestThroughGoChannel(t *testing.T) {
+func TestThroughGoChannel(t *testing.T) { onEach(t, testThroughGoChannel) }
+
+func testThroughGoChannel(t *testing.T, newQueue func() *chanmq.Queue[[]byte]) {
 	const n = 2000
-	from, to := reaped(t), reaped(t)
+	from, to := newQueue(), newQueue()
 	g := goChannel(t)
 	ctx, cancel := context.WithCancel(t.Context())
 	var moving sync.WaitGroup
@@ -107,11 +109,13 @@ func (a announcing) Subscribe(ctx context.Context, topic string) (<-chan *messag
 
 // TestToPublisherFails: the publisher fails, before or after it has published, and ctx ends again
 // and again. Nothing is lost, and only what failed after it was published comes twice.
-func TestToPublisherFails(t *testing.T) {
+func TestToPublisherFails(t *testing.T) { onEach(t, testToPublisherFails) }
+
+func testToPublisherFails(t *testing.T, newQueue func() *chanmq.Queue[[]byte]) {
 	for _, inFlight := range []int{1, 8} {
 		t.Run(strconv.Itoa(inFlight), func(t *testing.T) {
 			const n = 1000
-			q := reaped(t)
+			q := newQueue()
 			var mu sync.Mutex
 			var order []int
 			var published, failed tally
@@ -313,9 +317,11 @@ func TestToPublisherTopics(t *testing.T) {
 
 // TestFromSubscriberMoves: from one queue to another that is full, while ctx ends again and
 // again, on either side: nothing is lost, nothing comes twice, the order is kept.
-func TestFromSubscriberMoves(t *testing.T) {
+func TestFromSubscriberMoves(t *testing.T) { onEach(t, testFromSubscriberMoves) }
+
+func testFromSubscriberMoves(t *testing.T, newQueue func() *chanmq.Queue[[]byte]) {
 	const n = 2000
-	from, to := reaped(t), reaped(t)
+	from, to := newQueue(), newQueue()
 	var working sync.WaitGroup
 	working.Go(func() {
 		if err := chanmqwatermill.NewPublisher(topicOf(from)).Publish("", numbered(0, n)...); err != nil {

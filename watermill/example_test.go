@@ -12,8 +12,10 @@ import (
 	"github.com/ThreeDotsLabs/watermill"
 	"github.com/ThreeDotsLabs/watermill/message"
 	"github.com/ThreeDotsLabs/watermill/pubsub/gochannel"
+	"github.com/nats-io/nats.go"
 
 	"github.com/chanmq/chanmq"
+	"github.com/chanmq/chanmq/natsmq"
 	chanmqwatermill "github.com/chanmq/chanmq/watermill"
 )
 
@@ -52,13 +54,33 @@ func Example() {
 	}
 	<-printed
 
-	// The Router closes its subscribers. The queues are the program's, and come last.
+	// The Router closes its subscribers, and Close waits for that. The queues are the program's, and come last.
 	ending, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
-	if err := errors.Join(router.Close(), <-stopped, publisher.Close(), orders.Shutdown(ending), bills.Shutdown(ending)); err != nil {
+	if err := errors.Join(router.Close(), <-stopped, subscriber.Close(), publisher.Close(), orders.Shutdown(ending), bills.Shutdown(ending)); err != nil {
 		log.Print(err)
 	}
 	// Output: bill for two lamps
+}
+
+// The topics are queues of a cluster, which any number of machines share: see natsmq.
+func ExampleKeys_cluster() {
+	nc, err := nats.Connect("nats://a:4222,nats://b:4222,nats://c:4222", nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
+	if err != nil {
+		log.Fatal(err)
+	}
+	defer nc.Close()
+	cluster, err := natsmq.New(nc, natsmq.WithReplicas(3))
+	if err != nil {
+		log.Fatal(err)
+	}
+	topics := chanmqwatermill.Keys(map[string]chanmq.Key{"orders": 0x2a01, "bills": 0x2a02}, 0o600, cluster.Option())
+	publisher, subscriber := chanmqwatermill.NewPublisher(topics), chanmqwatermill.NewSubscriber(topics)
+
+	// They are used as on the kernel. The Cluster is closed after them, and the connection at last.
+	if err := errors.Join(publisher.Close(), subscriber.Close(), cluster.Close()); err != nil {
+		log.Print(err)
+	}
 }
 
 // What C programs send to a queue goes to another engine of Watermill: here it is the one in

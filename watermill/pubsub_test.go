@@ -69,16 +69,19 @@ func (s *sites) Open(_ context.Context, topic string) (chanmqwatermill.Topic, er
 	return chanmqwatermill.Topic{Queue: q, Owned: true}, err
 }
 
-func (s *sites) pubSub(*testing.T) (message.Publisher, message.Subscriber) {
-	publisher := chanmqwatermill.NewPublisher(s)
-	subscriber := chanmqwatermill.NewSubscriber(s,
+func (s *sites) pubSub(*testing.T) (message.Publisher, message.Subscriber) { return pubSub(s.t, s) }
+
+// pubSub returns a publisher and a subscriber, which are closed when t, of all tests, ends.
+func pubSub(t testing.TB, topics chanmqwatermill.Topics) (message.Publisher, message.Subscriber) {
+	publisher := chanmqwatermill.NewPublisher(topics)
+	subscriber := chanmqwatermill.NewSubscriber(topics,
 		quiet, // one of the tests never answers
 		chanmqwatermill.WithCloseTimeout(250*time.Millisecond),
 		// The tests call Nack for one message up to 300 times.
 		chanmqwatermill.WithBackoff(chanmqwatermill.Exponential(time.Millisecond, 2*time.Millisecond)))
-	s.t.Cleanup(func() { // TestPublishSubscribeInOrder closes its subscribers before they are there
+	t.Cleanup(func() { // TestPublishSubscribeInOrder closes its subscribers before they are there
 		if err := errors.Join(publisher.Close(), subscriber.Close()); err != nil {
-			s.t.Error(err)
+			t.Error(err)
 		}
 	})
 	return publisher, subscriber

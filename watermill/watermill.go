@@ -20,6 +20,9 @@
 // everything that these do holds here: a journal (chanmq.WithJournal), packs (WithPacking),
 // texts of any size (WithLarge).
 //
+// The queues may be those of a cluster as well, which any number of machines share: with the option
+// that a natsmq.Cluster has, wherever queues are opened. See below for what is different.
+//
 // Topics that share a queue share its room. One that nobody subscribes to fills it for all. And a
 // handler must not publish to the queue from which its message came: while that is full of
 // messages for the handler, both wait for each other. So the topics of a Router's handlers
@@ -52,12 +55,31 @@
 //
 // Nothing else does. [ToPublisher] and [FromSubscriber] say what holds for them.
 //
+// # On a cluster
+//
+// With the queues of a natsmq.Cluster all of this holds, the features below too, but for what
+// docs/cluster.md says of its queues, of which this matters here:
+//
+//   - A message stays in its queue until Ack, so no journal is needed. WithJournal, WithPacking and
+//     WithLarge are refused, so that Publish and Subscribe fail. A text has up to 8,192 bytes,
+//     with what [Frame] adds, and a queue 1 MiB, unless natsmq.WithLimits says otherwise.
+//   - What a process had that has died comes again after natsmq.WithAckWait, 30 seconds by
+//     default. That may be more than was in flight, what it had got in advance too: these are not
+//     handled twice, and Attempt counts them.
+//   - What Close gives back stays in its place. It comes before newer messages, but in any order
+//     with others that were given back.
+//   - Each queue is a stream, which takes the servers milliseconds to create and stays until it is
+//     removed: thousands of topics should be types of one queue ([Types]).
+//   - Publish may fail with chanmq.ErrUncertain: the message that PublishError names may be sent.
+//
 // # Watermill's features
 //
-// Watermill's tests for engines (pubsub/tests) run against this package with real queues.
+// Watermill's tests for engines (pubsub/tests) run against this package with real queues, of the
+// kernel and of a cluster.
 // These are the features of theirs:
 //
-//   - Persistent: yes. A queue survives every process, but not a reboot.
+//   - Persistent: yes. A queue survives every process, but not a reboot; on a cluster it survives
+//     that of the servers.
 //   - GuaranteedOrder: with a single subscription (GuaranteedOrderWithSingleSubscriber) that
 //     has one message in flight, the default. What Close sends back to the kernel goes to
 //     the tail.
