@@ -1046,3 +1046,37 @@ func TestProgramEnds(t *testing.T) {
 		})
 	}
 }
+
+// TestConnectionIsClosed for good, by the program or since it does not reconnect for ever: calls fail, and do not wait.
+func TestConnectionIsClosed(t *testing.T) {
+	s := natstest.Embedded(t, jetstream.FileStorage)
+	nc := s.Connect(t)
+	c := newCluster(t, nc)
+	q := private(t, c)
+	ctx := within(t, 20*time.Second)
+	errs := make(chan error, 16)
+	calls := []func(){
+		func() { _, err := q.Receive(ctx, chanmq.OfType(1)); errs <- err },
+		func() { _, err := q.Take(ctx, chanmq.OfType(1)); errs <- err },
+		func() { _, err := q.Take(ctx, chanmq.UpTo(3)); errs <- err },
+		func() { r := q.Receiver(ctx, chanmq.OfType(2)); <-r.Done(); errs <- r.Err() },
+	}
+	for _, call := range calls {
+		go call()
+	}
+	for c.engine.Waiting() < 3 {
+		time.Sleep(time.Millisecond)
+	}
+	nc.Close()
+	for range calls {
+		if err := <-errs; !errors.Is(err, chanmq.ErrUnavailable) {
+			t.Errorf("a call under way: %v, want ErrUnavailable", err)
+		}
+	}
+	for _, call := range append(calls, func() { errs <- q.Send(ctx, 1, nil) }) {
+		call()
+		if err := <-errs; !errors.Is(err, chanmq.ErrUnavailable) {
+			t.Errorf("a call: %v, want ErrUnavailable", err)
+		}
+	}
+}

@@ -116,7 +116,7 @@ func (e *Engine) Close() {
 // followConnection makes all who wait look when the connection is there again: what happened
 // meanwhile has woken nobody.
 func (e *Engine) followConnection() {
-	changes := e.Conn.StatusChanged(nats.CONNECTED)
+	changes := e.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer e.Conn.RemoveStatusListener(changes)
 	for {
 		select {
@@ -124,8 +124,14 @@ func (e *Engine) followConnection() {
 			if !ok {
 				return
 			}
+			closed := e.Conn.IsClosed()
 			e.mu.Lock()
 			for _, w := range e.watches {
+				if closed {
+					w.mu.Lock()
+					w.fail(e.because(nats.ErrConnectionClosed)) // it is never made again
+					w.mu.Unlock()
+				}
 				w.lookSoon()
 			}
 			e.mu.Unlock()

@@ -434,6 +434,9 @@ func (s *source) reconnected() {
 	if s.pull != nil {
 		s.pull.asked = 0
 	}
+	if s.e.Conn.IsClosed() {
+		s.fail(s.e.because(nats.ErrConnectionClosed)) // it is never made again
+	}
 	s.look()
 }
 
