@@ -10,7 +10,7 @@ import (
 	"github.com/chanmq/chanmq/natsmq/internal/natstest"
 )
 
-func TestMain(m *testing.M) { os.Exit(natstest.Main(m, nil)) }
+func TestMain(m *testing.M) { os.Exit(natstest.Main(m, roles)) }
 
 // clusters are the kinds of servers that queues are on.
 var clusters = []struct {

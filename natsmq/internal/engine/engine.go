@@ -116,7 +116,7 @@ func (e *Engine) Close() {
 // followConnection makes all who wait look when the connection is there again: what happened
 // meanwhile has woken nobody.
 func (e *Engine) followConnection() {
-	changes := e.Conn.StatusChanged(nats.CONNECTED)
+	changes := e.Conn.StatusChanged(nats.CONNECTED, nats.CLOSED)
 	defer e.Conn.RemoveStatusListener(changes)
 	for {
 		select {
@@ -124,8 +124,14 @@ func (e *Engine) followConnection() {
 			if !ok {
 				return
 			}
+			closed := e.Conn.IsClosed()
 			e.mu.Lock()
 			for _, w := range e.watches {
+				if closed {
+					w.mu.Lock()
+					w.fail(e.because(nats.ErrConnectionClosed)) // it is never made again
+					w.mu.Unlock()
+				}
 				w.lookSoon()
 			}
 			e.mu.Unlock()
@@ -239,7 +245,9 @@ func (e *Engine) send(ctx context.Context, m *nats.Msg) (*nats.Msg, error) {
 
 // patience is how long one request waits. What is asked before the servers have a leader is
 // never answered, so there has to be time for another one.
-func (e *Engine) patience() time.Duration { return min(max(e.Timeout/4, 100*time.Millisecond), 3*time.Second) }
+func (e *Engine) patience() time.Duration {
+	return min(max(e.Timeout/4, 100*time.Millisecond), 3*time.Second)
+}
 
 // insist asks until a server has answered, for what may be asked twice. It pauses between. It
 // gives up at the end of ctx, and, with ErrUnavailable, after Timeout.

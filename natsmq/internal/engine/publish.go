@@ -88,6 +88,8 @@ func (e *Engine) Publish(ctx context.Context, id int, m *Outgoing) error {
 			if _, err := e.Info(ctx, id); errors.Is(err, ErrRemoved) {
 				return err
 			}
+		case e.Conn.IsClosed() && !m.asked && (unsent(err) || errors.Is(err, ErrUnavailable)):
+			return e.because(nats.ErrConnectionClosed) // it is never made again
 		case unsent(err), errors.Is(err, ErrUnavailable): // of a look before it
 		case definite(err) && !hasCode(err, codeBeingStored), errors.Is(err, errClosed):
 			return err

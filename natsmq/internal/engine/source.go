@@ -456,6 +456,9 @@ func (s *source) reconnected() {
 		s.pull.asked = 0
 	}
 	s.ending = nil // what was on its way is lost, and comes again after AckWait
+	if s.e.Conn.IsClosed() {
+		s.fail(s.e.because(nats.ErrConnectionClosed)) // it is never made again
+	}
 	s.look()
 }
 

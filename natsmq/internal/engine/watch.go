@@ -98,6 +98,9 @@ func (e *Engine) WaitForRoom(id, size int) (*Waiter, error) {
 }
 
 func (e *Engine) waiter(id int, join func(*watch) (*Waiter, error)) (*Waiter, error) {
+	if e.Conn.IsClosed() {
+		return nil, e.because(nats.ErrConnectionClosed)
+	}
 	w, err := e.watch(id)
 	if err != nil {
 		return nil, err
