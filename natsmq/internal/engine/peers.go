@@ -222,10 +222,7 @@ func (e *Engine) HasTaken(queue int, m *Message) bool {
 func (p *peers) hasTaken(t taken) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.took.has(t) {
-		return true
-	}
-	return false
+	return p.took.has(t)
 }
 
 // isMine finds out whether the claim, whose message is gone, has taken it.
