@@ -447,3 +447,41 @@ func TestPriorities(t *testing.T) {
 		}
 	}
 }
+
+// TestManyWaitForOneType: each of many handles that wait for the same gets one message, and they do not all
+// reach for the same one.
+func TestManyWaitForOneType(t *testing.T) {
+	q, c, _ := newQueue(t)
+	const handles = 300
+	count := newIDs()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	var waiting sync.WaitGroup
+	for range handles {
+		other, err := chanmq.Attach(q.ID(), c.Option())
+		h := closing(t, other, err)
+		waiting.Go(func() {
+			m, err := h.Receive(ctx, chanmq.OfType(1))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			count.gotOne(m.Value)
+		})
+	}
+	for c.engine.Waiting() < handles && ctx.Err() == nil {
+		time.Sleep(time.Millisecond)
+	}
+	before := c.engine.Conn.Stats().OutMsgs
+	for i := range handles {
+		count.sentOne(uint64(i))
+		if err := q.Send(ctx, 1, text(uint64(i))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	waiting.Wait()
+	count.check(t)
+	if n := c.engine.Conn.Stats().OutMsgs - before; n > 20*handles {
+		t.Errorf("%d requests for %d messages", n, handles)
+	}
+}

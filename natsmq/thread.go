@@ -160,10 +160,12 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 	}
 	defer waiter.Release()
 	var lease *engine.Lease
+	looks := false // it was woken to look
+	alone := false // it does not share what is there
 	for waited := false; ; waited = true {
 		waiter.Arm()
 		if m == nil && (waited || !waiter.Empty()) {
-			if m, lease, err = t.find(ctx, id, sel); err != nil && !errors.Is(err, engine.ErrNone) {
+			if m, lease, err = t.find(ctx, id, sel, alone); err != nil && !errors.Is(err, engine.ErrNone) {
 				if ctx.Err() != nil {
 					return 0, sysv.EINTR
 				}
@@ -188,14 +190,21 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 				lease.Release()
 			}
 			if err != errTaken {
+				if looks {
+					waiter.More()
+				}
 				return n, err
 			}
 			m, lease = nil, nil
 			continue // there may be another one
 		}
 		var ok bool
-		if m, ok, err = waiter.Wait(ctx); err != nil {
+		if m, ok, err = t.wait(ctx, waiter, !alone && t.h.competes(sel)); err != nil {
 			return 0, removed(err)
+		}
+		if !ok && ctx.Err() == nil {
+			alone = true
+			continue
 		}
 		if !ok {
 			return 0, sysv.EINTR
@@ -204,16 +213,31 @@ func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
 			waiter.Pass(false)
 			return 0, sysv.EINTR
 		}
+		looks = m == nil
 		if t.h.competes(sel) {
 			m = nil // somebody else may be about to take it
 		}
 	}
 }
 
+// wait waits for a reason to look. If it is brief, that is after some time too.
+func (t *thread) wait(ctx context.Context, waiter *engine.Waiter, brief bool) (*engine.Message, bool, error) {
+	if brief {
+		within, cancel := context.WithTimeout(ctx, aloneAfter)
+		defer cancel()
+		ctx = within
+	}
+	return waiter.Wait(ctx)
+}
+
+// aloneAfter is when a receive looks at what is there by itself that was told that nothing is. The last
+// message is sometimes at nobody's, and the consumer does not know of it before its next one.
+const aloneAfter = 50 * time.Millisecond
+
 // find looks for a message. Where others take messages as well, it leases one, so that not
-// all of them try to take the same.
-func (t *thread) find(ctx context.Context, id int, sel engine.Selector) (*engine.Message, *engine.Lease, error) {
-	if t.h.competes(sel) {
+// all of them try to take the same, unless it is to do so alone.
+func (t *thread) find(ctx context.Context, id int, sel engine.Selector, alone bool) (*engine.Message, *engine.Lease, error) {
+	if !alone && t.h.competes(sel) {
 		// What comes when nobody waits for it any more comes to others behind what is newer.
 		within, cancel := withGrace(ctx, grace)
 		defer cancel()

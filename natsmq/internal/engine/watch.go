@@ -30,7 +30,7 @@ type watch struct {
 	groups  map[Selector]*group // of receives; guarded by mu
 	senders group               // guarded by mu
 	refs    int                 // Waiters; guarded by mu
-	newest  map[int64]uint64    // of each type, what this process has taken last; guarded by mu
+	newest  map[int64]uint64    // of each type, the last one that this process has taken, or is about to; guarded by mu
 	idle    *time.Timer         // ends the watch when nobody has waited for a while; guarded by mu
 
 	soon    chan struct{}   // makes it look now
@@ -259,10 +259,7 @@ func (e *Engine) tookLast(id int, m *Message) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.newest) >= mostNewest {
-		clear(w.newest)
-	}
-	w.newest[m.Type] = max(w.newest[m.Type], m.Seq)
+	w.note(m)
 }
 
 // wake gives the event to the one who has waited longest, or passes it on.
@@ -272,11 +269,30 @@ func (w *watch) wake(g *group, ev event) {
 	if len(g.waiting) > 0 {
 		first := g.waiting[0]
 		g.waiting = g.waiting[1:]
+		ev.message = w.next(ev.message)
 		first.events <- ev
 		return
 	}
 	g.empty = false
 	w.passOn(g, ev)
+}
+
+// next returns the message, nil if an older one of its type may be there that others were told
+// of. It needs mu.
+func (w *watch) next(m *Message) *Message {
+	if m == nil || m.before > w.newest[m.Type] {
+		return nil
+	}
+	w.note(m)
+	return m
+}
+
+// note says that this process has the message, or is about to. It needs mu.
+func (w *watch) note(m *Message) {
+	if len(w.newest) >= mostNewest {
+		clear(w.newest)
+	}
+	w.newest[m.Type] = max(w.newest[m.Type], m.Seq)
 }
 
 // passOn sends the wake-up to any process of the group, without the message. It needs mu.
@@ -342,7 +358,7 @@ func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
 		a.w.mu.Lock()
 		defer a.w.mu.Unlock()
 		a.armed = false
-		return a.message(), true, a.last.err
+		return a.last.message, true, a.last.err
 	case <-ctx.Done():
 	}
 	a.w.mu.Lock()
@@ -351,17 +367,7 @@ func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
 		return nil, false, nil
 	}
 	a.last = <-a.events // it came just now
-	return a.message(), true, a.last.err
-}
-
-// message returns that of the last event, unless an older one of its type may be there that others
-// were told of. It needs watch.mu.
-func (a *Waiter) message() *Message {
-	m := a.last.message
-	if m != nil && m.before > a.w.newest[m.Type] {
-		return nil
-	}
-	return m
+	return a.last.message, true, a.last.err
 }
 
 // Pass gives the last wake-up to somebody else who waits for the same: it was of no use here, or
@@ -477,7 +483,8 @@ func (w *watch) anybody() bool {
 	return slices.ContainsFunc(w.all(), func(g *group) bool { return len(g.waiting) > 0 })
 }
 
-// look wakes those who may find what they wait for.
+// look wakes those who may find what they wait for, one of each group: if it finds
+// something it wakes the next.
 func (w *watch) look(info Info) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -485,11 +492,25 @@ func (w *watch) look(info Info) {
 		if g != &w.senders && info.Messages == 0 {
 			continue
 		}
-		for _, waiter := range g.waiting {
-			waiter.events <- event{}
-		}
-		g.waiting = nil
+		g.wakeFirst()
 	}
+}
+
+// wakeFirst has the one look who has waited longest. It needs watch.mu.
+func (g *group) wakeFirst() {
+	if len(g.waiting) > 0 {
+		first := g.waiting[0]
+		g.waiting = g.waiting[1:]
+		first.events <- event{}
+	}
+}
+
+// More says that a look which the Waiter was woken for has found something: there may be more,
+// for another one of this process.
+func (a *Waiter) More() {
+	a.w.mu.Lock()
+	defer a.w.mu.Unlock()
+	a.group.wakeFirst()
 }
 
 // Waiting returns how many wait in this process, for tests.
