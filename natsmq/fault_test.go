@@ -3,8 +3,10 @@ package natsmq
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"slices"
 	"sync"
@@ -247,7 +249,8 @@ func TestOneOfManyCreates(t *testing.T) {
 		const creators = 20
 		var clients []*Cluster
 		for range creators {
-			clients = append(clients, newCluster(t, s.Connect(t), opts...))
+			// The servers may have to share two cores with other tests.
+			clients = append(clients, newCluster(t, s.Connect(t), append(opts, WithTimeout(time.Minute))...))
 		}
 		for round := range 3 {
 			key := chanmq.Key(100 + round)
@@ -260,7 +263,7 @@ func TestOneOfManyCreates(t *testing.T) {
 					if err == nil {
 						winners.Add(1)
 						defer q.Close()
-					} else {
+					} else if errors.Is(err, fs.ErrExist) {
 						losers.Add(1)
 					}
 					if q, err = chanmq.Create(key, 0o600, c.Option()); err != nil {
@@ -274,7 +277,7 @@ func TestOneOfManyCreates(t *testing.T) {
 				})
 			}
 			all.Wait()
-			if winners.Load() != 1 {
+			if winners.Load() != 1 || losers.Load() != creators-1 {
 				t.Errorf("%d creators have won, %d have lost", winners.Load(), losers.Load())
 			}
 			if slices.Min(msqids) != slices.Max(msqids) {

@@ -57,6 +57,7 @@ type Waiter struct {
 	size  int   // of a send
 	last  event // the last one
 	armed bool  // in group.waiting, or woken since; guarded by watch.mu
+	waits bool  // in Wait; guarded by watch.mu
 
 	events chan event // has room for one
 }
@@ -352,17 +353,21 @@ func (a *Waiter) FoundNone() {
 // Wait waits for a reason to look, or to try, and returns a message that may be there: whoever claims it
 // finds out. It returns false at the end of ctx.
 func (a *Waiter) Wait(ctx context.Context) (m *Message, ok bool, err error) {
-	a.Arm()
+	a.w.mu.Lock()
+	a.arm()
+	a.waits = true
+	a.w.mu.Unlock()
 	select {
 	case a.last = <-a.events:
 		a.w.mu.Lock()
 		defer a.w.mu.Unlock()
-		a.armed = false
+		a.armed, a.waits = false, false
 		return a.last.message, true, a.last.err
 	case <-ctx.Done():
 	}
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
+	a.waits = false
 	if a.disarm() {
 		return nil, false, nil
 	}
@@ -521,7 +526,11 @@ func (e *Engine) Waiting() int {
 	for _, w := range e.watches {
 		w.mu.Lock()
 		for _, g := range w.all() {
-			n += len(g.waiting)
+			for _, a := range g.waiting {
+				if a.waits {
+					n++
+				}
+			}
 		}
 		w.mu.Unlock()
 	}
