@@ -217,7 +217,7 @@ func (l *Leases) Close(ctx context.Context) {
 		s.end()
 	}
 	for _, s := range sources {
-		s.awaitDrained(ctx)
+		s.finish(ctx)
 	}
 	l.e.leasing.acker.flush(ctx, l)
 	l.e.leasing.mu.Lock()

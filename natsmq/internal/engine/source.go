@@ -41,6 +41,7 @@ type source struct {
 	lost    bool          // the consumer may not be there, or the pull requests; guarded by mu
 	large   bool          // a message is larger than a pull request's limit; guarded by mu
 	err     error         // no message will come any more; guarded by mu
+	gone    bool          // what comes all the same goes back; guarded by mu
 	used    time.Time     // when anybody last asked; guarded by mu
 	taken   int           // since the time below; guarded by mu
 	since   time.Time     // guarded by mu
@@ -381,7 +382,7 @@ func (s *source) hear(p *pull, m *nats.Msg) {
 	s.mu.Lock()
 	p.heard = time.Now()
 	p.asked = max(p.asked-1, 0)
-	if s.err != nil {
+	if s.err != nil && (s.gone || s.err != errClosed) {
 		s.mu.Unlock()
 		l.Release()
 		return
@@ -462,27 +463,37 @@ func (s *source) reconnected() {
 	s.look()
 }
 
-// end ends the source. awaitDrained follows.
+// end ends the source. finish follows.
 func (s *source) end() {
 	s.cancel()
 	s.running.Wait()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.stop()
-	s.giveBack()
 	s.fail(errClosed)
 }
 
-// awaitDrained waits until all that was pulled has come, and gone back.
-func (s *source) awaitDrained(ctx context.Context) {
+// finish gives back what is left when all that was pulled has come, or ctx has ended: before, what is
+// given back could come to the pull that is ending.
+func (s *source) finish(ctx context.Context) {
 	s.mu.Lock()
 	drained := s.drained
 	s.mu.Unlock()
-	if drained == nil {
-		return
+	if drained != nil {
+		select {
+		case <-drained:
+		case <-ctx.Done():
+		}
 	}
-	select {
-	case <-drained:
-	case <-ctx.Done():
+	s.mu.Lock()
+	s.gone = true
+	s.giveBack()
+	s.mu.Unlock()
+	// Or whoever asks next could get what is behind that.
+	if unheard := s.e.leasing.returns.unheard(s.from); unheard != nil {
+		select {
+		case <-unheard:
+		case <-ctx.Done():
+		}
 	}
 }
