@@ -245,6 +245,7 @@ func TestSingleServerIsRestarted(t *testing.T) {
 // TestOneOfManyCreates: of many who create a queue at the same time one wins, and the
 // others have that one.
 func TestOneOfManyCreates(t *testing.T) {
+	t.Parallel()
 	onClusters(t, func(t *testing.T, s *natstest.Servers, opts []Option) {
 		const creators = 20
 		var clients []*Cluster

@@ -183,6 +183,7 @@ func (h leaser) ack(l sysv.Lease) {
 const shortly = 300 * time.Millisecond
 
 func TestLeaseKeepsFromOthers(t *testing.T) {
+	t.Parallel()
 	for _, sel := range []struct {
 		name          string
 		msgtyp, flags int
@@ -542,6 +543,7 @@ func TestLeaseTooLarge(t *testing.T) {
 
 // What nobody has asked for goes back, and is there for others.
 func TestLeaseGivenBack(t *testing.T) {
+	t.Parallel()
 	s := newLeaseServer(t)
 	a, b := s.cluster().leaser(t), s.cluster().leaser(t)
 	id := a.create()

@@ -80,6 +80,7 @@ func TestOrderOfLateMessages(t *testing.T) {
 // What was given back comes before what was not asked for yet, to the same handle and to another
 // one, even if the consumer handles it late.
 func TestOrderOfGivenBack(t *testing.T) {
+	t.Parallel()
 	for _, who := range []string{"the same handle", "another handle"} {
 		t.Run(who, func(t *testing.T) {
 			s := newLeaseServer(t)

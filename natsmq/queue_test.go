@@ -294,6 +294,7 @@ func TestRemoval(t *testing.T) {
 
 // TestWakeUpIsLost: a wait ends, within WithLook, although nobody has told it of the message.
 func TestWakeUpIsLost(t *testing.T) {
+	t.Parallel()
 	s := natstest.Single(t, jetstream.FileStorage)
 	proxy := natstest.NewProxy(t, s.Addr(0))
 	proxy.SetFilter(func(m *natstest.Message) natstest.Verdict {
@@ -348,6 +349,7 @@ func TestWakeUpIsLost(t *testing.T) {
 // TestServerIsAway: calls without a ctx fail, those with a ctx end with it, and what waits goes on when
 // the server is there again.
 func TestServerIsAway(t *testing.T) {
+	t.Parallel()
 	s := natstest.Single(t, jetstream.FileStorage)
 	c := newCluster(t, s.Connect(t), WithTimeout(500*time.Millisecond))
 	q := private(t, c)
