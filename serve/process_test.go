@@ -64,7 +64,9 @@ func hangRole(args []string) error {
 	s := serve.NewServer(queues[0], queues[1])
 	serve.Handle(s, chanmq.OfType(1), number, number, func(ctx context.Context, n int32) (int32, error) {
 		fmt.Println(n)
-		select {}
+		for {
+			time.Sleep(time.Hour) // with select alone the runtime could find that nothing will ever happen
+		}
 	})
 	return s.Run(context.Background())
 }
