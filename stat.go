@@ -149,8 +149,10 @@ func (q *queue) set(a Attr) error {
 		attr.MaxBytes = uint64(a.MaxBytes)
 	}
 	err = q.kernel.Set(q.msqid(), attr)
-	if limits, limitsErr := q.kernel.Limits(); err == sysv.EPERM && limitsErr == nil && a.MaxBytes > limits.MaxBytes {
-		return cause([]error{err}, "MaxBytes %d is over msgmnb, %d (sysctl kernel.msgmnb), which takes CAP_SYS_RESOURCE", a.MaxBytes, limits.MaxBytes)
+	if err == sysv.EPERM {
+		if limits, limitsErr := q.kernel.Limits(); limitsErr == nil && a.MaxBytes > limits.MaxBytes {
+			return cause([]error{err}, "MaxBytes %d is over msgmnb, %d (sysctl kernel.msgmnb), which takes CAP_SYS_RESOURCE", a.MaxBytes, limits.MaxBytes)
+		}
 	}
 	if err == nil {
 		q.noteChanged()
