@@ -92,7 +92,8 @@ func (l *outLane) recoverHeld(ctx context.Context) error {
 		return nil
 	}
 	batch, left := l.state.batch(), len(l.held)
-	for times := 0; l.last.Batch != batch; times++ {
+	var pauses engine.Pauses
+	for l.last.Batch != batch {
 		// It is not there, but may still be on its way. A record in its place keeps it out.
 		seq, err := l.engine.PublishBatch(ctx, l.id, &engine.Batch{
 			Ledger: l.ledger(), After: l.after, Record: engine.Record{Batch: batch, Held: uint32(left)},
@@ -105,7 +106,7 @@ func (l *outLane) recoverHeld(ctx context.Context) error {
 			return err
 		}
 		l.counts.unavailable.Add(1)
-		if !engine.Pause(ctx, times) {
+		if !pauses.Wait(ctx) {
 			return ctx.Err()
 		}
 		if err := l.look(ctx); err != nil {
@@ -132,13 +133,14 @@ func (l *outLane) look(ctx context.Context) error {
 
 // insist calls do until a server has answered.
 func insist(ctx context.Context, c *counters, do func() error) error {
-	for times := 0; ; times++ {
+	var pauses engine.Pauses
+	for {
 		err := do()
 		if !errors.Is(err, engine.ErrUnavailable) {
 			return err
 		}
 		c.unavailable.Add(1)
-		if !engine.Pause(ctx, times) {
+		if !pauses.Wait(ctx) {
 			return ctx.Err()
 		}
 	}
@@ -252,7 +254,8 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 	uncertain := false
 	later, cancel := withGrace(ctx) // for the answer
 	defer cancel()
-	for times := 0; ; {
+	var pauses engine.Pauses
+	for {
 		b := l.batch(number)
 		seq, err := l.engine.PublishBatch(later, l.id, b)
 		if err == nil {
@@ -302,10 +305,9 @@ func (l *outLane) publishBatch(ctx context.Context, number uint64) (sent int, er
 			continue
 		}
 		l.counts.unavailable.Add(1)
-		if !engine.Pause(later, times) {
+		if !pauses.Wait(later) {
 			return 0, ctx.Err()
 		}
-		times++
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nuid"
@@ -191,10 +190,4 @@ func (e *Engine) TrimLedger(ctx context.Context, id int, name string) error {
 		return ErrRemoved
 	}
 	return err
-}
-
-// Pause waits as long as one does between two requests of which the first got no answer, the longer
-// the more often it was called. It returns false at the end of ctx.
-func Pause(ctx context.Context, times int) bool {
-	return sleep(ctx, min(pauseMin<<min(times, 10), pauseMax, time.Second))
 }

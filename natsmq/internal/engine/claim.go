@@ -50,7 +50,8 @@ func (e *Engine) ClaimAgain(ctx context.Context, id int, m *Message) (bool, erro
 func (e *Engine) claim(ctx context.Context, id int, m *Message, uncertain bool) (mine bool, err error) {
 	c := e.peers.begin(id, m)
 	defer func() { e.peers.finish(c, mine) }()
-	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
+	var pauses Pauses
+	for {
 		err := e.ask(ctx, "STREAM.MSG.DELETE."+e.layout.stream(id), deletion{m.Seq, true}, nil)
 		switch {
 		case err == nil:
@@ -74,7 +75,7 @@ func (e *Engine) claim(ctx context.Context, id int, m *Message, uncertain bool) 
 		default:
 			uncertain = true
 		}
-		if ctx.Err() != nil || !sleep(ctx, pause) {
+		if ctx.Err() != nil || !pauses.Wait(ctx) {
 			if uncertain {
 				return false, ErrUncertain
 			}

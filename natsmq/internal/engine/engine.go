@@ -255,22 +255,31 @@ func (e *Engine) insist(ctx context.Context, what string, request, answer any) e
 	return e.repeat(ctx, func(ctx context.Context) error { return e.ask(ctx, what, request, answer) })
 }
 
-// Pauses between requests, doubling from one to the other.
+// Pauses are those between requests that got no answer, doubling from one to the other.
+type Pauses struct{ last time.Duration } // 0: there was none
+
 const (
 	pauseMin = 10 * time.Millisecond
 	pauseMax = 500 * time.Millisecond
 )
 
+// Wait waits for the next one. It returns false at the end of ctx.
+func (p *Pauses) Wait(ctx context.Context) bool {
+	p.last = min(max(2*p.last, pauseMin), pauseMax)
+	return sleep(ctx, p.last)
+}
+
 // repeat calls do until its error is definite, or nil.
 func (e *Engine) repeat(ctx context.Context, do func(context.Context) error) error {
 	within, cancel := context.WithTimeout(ctx, e.Timeout)
 	defer cancel()
-	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
+	var pauses Pauses
+	for {
 		err := do(within)
 		if err == nil || definite(err) || e.Conn.IsClosed() || errors.Is(err, errClosed) {
 			return e.because(err)
 		}
-		if !sleep(within, pause) {
+		if !pauses.Wait(within) {
 			if ctx.Err() != nil {
 				return ctx.Err()
 			}

@@ -58,7 +58,8 @@ func (e *Engine) Publish(ctx context.Context, id int, m *Outgoing) error {
 	if len(m.Text) > e.Limits.MaxMessage {
 		return ErrTooLarge
 	}
-	for pause := pauseMin; ; pause = min(2*pause, pauseMax) {
+	var pauses Pauses
+	for {
 		if e.closed.Load() {
 			return errClosed
 		}
@@ -98,7 +99,7 @@ func (e *Engine) Publish(ctx context.Context, id int, m *Outgoing) error {
 				m.asked, m.deadline = true, time.Now().Add(dedupeWindow-5*time.Second)
 			}
 		}
-		if !sleep(ctx, pause) {
+		if !pauses.Wait(ctx) {
 			return ctx.Err()
 		}
 	}
