@@ -161,14 +161,15 @@ func (a *acker) again() {
 
 // run sends the requests.
 func (a *acker) run() {
-	tick := time.NewTicker(deleteAgain)
-	defer tick.Stop()
+	timer := time.NewTimer(deleteAgain)
+	defer timer.Stop()
+	ticks := true // the timer runs
 	for {
 		late := false
 		select {
 		case <-a.kick:
-		case <-tick.C:
-			late = true
+		case <-timer.C:
+			late, ticks = true, false
 		case <-a.done:
 			return
 		}
@@ -176,6 +177,10 @@ func (a *acker) run() {
 		}
 		a.tellRoom()
 		a.releaseBehind()
+		if !ticks && a.unacked() > 0 {
+			timer.Reset(deleteAgain)
+			ticks = true
+		}
 	}
 }
 
