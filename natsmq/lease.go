@@ -21,7 +21,7 @@ var (
 
 // ReceiveLeased implements [sysv.Leaser].
 func (h *handle) ReceiveLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
-	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {
+	if !mayTake(buf, flags) {
 		return 0, nil, sysv.EINVAL
 	}
 	l, size, err := h.leases.Try(id, selector(msgtyp, flags), room(buf))
@@ -30,7 +30,7 @@ func (h *handle) ReceiveLeased(id int, buf []byte, msgtyp, flags int) (int, sysv
 
 // TryLeased implements [sysv.Leaser].
 func (h *handle) TryLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
-	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {
+	if !mayTake(buf, flags) {
 		return 0, nil, sysv.EINVAL
 	}
 	ctx, cancel := h.timeout()
@@ -41,7 +41,7 @@ func (h *handle) TryLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lea
 
 // ReceiveLeased implements [sysv.LeasingThread].
 func (t *thread) ReceiveLeased(id int, buf []byte, msgtyp, flags int) (int, sysv.Lease, error) {
-	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {
+	if !mayTake(buf, flags) {
 		return 0, nil, sysv.EINVAL
 	}
 	ctx := t.begin()

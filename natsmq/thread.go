@@ -138,9 +138,12 @@ func removed(err error) error {
 	return errno(err)
 }
 
+// mayTake reports whether a receive with these arguments may take a message, and wait for one.
+func mayTake(buf []byte, flags int) bool { return len(buf) >= sysv.HeaderSize && flags&sysv.Copy == 0 }
+
 // Receive implements [sysv.Thread].
 func (t *thread) Receive(id int, buf []byte, msgtyp, flags int) (int, error) {
-	if len(buf) < sysv.HeaderSize || flags&sysv.Copy != 0 {
+	if !mayTake(buf, flags) {
 		return 0, sysv.EINVAL
 	}
 	sel := selector(msgtyp, flags)

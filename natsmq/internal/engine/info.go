@@ -20,7 +20,6 @@ type Info struct {
 	Exact                  bool
 
 	lastSequence uint64
-	subjects     uint64 // how many there are
 	storage      jetstream.StorageType
 }
 
@@ -59,7 +58,6 @@ func (e *Engine) info(ctx context.Context, id int, filter string) (Info, map[str
 		Exact:      meta[metaExact] == "true",
 
 		lastSequence: s.State.LastSeq,
-		subjects:     s.State.NumSubjects,
 		storage:      s.Config.Storage,
 	}
 	bytes := s.State.Bytes

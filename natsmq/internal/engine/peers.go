@@ -205,11 +205,11 @@ func (p *peers) remember(queue int, m *Message) {
 // HasTaken reports whether this process has taken the message of late, or is about to.
 func (e *Engine) HasTaken(queue int, m *Message) bool {
 	p, t := &e.peers, taken{queue, m.Seq}
-	if p.hasTaken(t) {
-		return true
-	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.took.has(t) {
+		return true
+	}
 	for _, c := range p.claims {
 		if c.taken == t {
 			return true
@@ -227,7 +227,7 @@ func (p *peers) hasTaken(t taken) bool {
 
 // isMine finds out whether the claim, whose message is gone, has taken it.
 func (p *peers) isMine(ctx context.Context, c *claim) (bool, error) {
-	a, err := p.ask(ctx, said{Queue: c.queue, Seq: c.seq, Token: c.token}, c.token)
+	a, err := p.ask(ctx, said{Queue: c.queue, Seq: c.seq, Token: c.token})
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err != nil || a != notMe || c.yielded {
@@ -239,13 +239,13 @@ func (p *peers) isMine(ctx context.Context, c *claim) (bool, error) {
 
 // wasTaken reports whether any of the peers, this one too, has taken the message with the id.
 func (p *peers) wasTaken(ctx context.Context, queue int, id string) (bool, error) {
-	a, err := p.ask(ctx, said{Queue: queue, ID: id}, "")
+	a, err := p.ask(ctx, said{Queue: queue, ID: id})
 	return a == me, err
 }
 
 // ask asks all peers, and this one, who has taken a message, until they know: me means that one
-// of them has. token is that of the claim that asks; where others do not know either, the least one has it.
-func (p *peers) ask(ctx context.Context, question said, token string) (answer, error) {
+// of them has. Its token is that of the claim that asks; where others do not know either, the least one has it.
+func (p *peers) ask(ctx context.Context, question said) (answer, error) {
 	question.What = whoTook
 	inbox := p.e.Conn.NewInbox()
 	sub, err := p.e.Conn.SubscribeSync(inbox)
@@ -254,7 +254,7 @@ func (p *peers) ask(ctx context.Context, question said, token string) (answer, e
 	}
 	defer func() { _ = sub.Unsubscribe() }() // the connection may be closed
 	for {
-		a, err := p.askOnce(ctx, question, token, sub, inbox)
+		a, err := p.askOnce(ctx, question, sub, inbox)
 		if err != nil || a != busy {
 			return a, err
 		}
@@ -265,16 +265,16 @@ func (p *peers) ask(ctx context.Context, question said, token string) (answer, e
 }
 
 // askOnce asks until all have answered. busy means that some do not know yet.
-func (p *peers) askOnce(ctx context.Context, question said, token string, sub *nats.Subscription, inbox string) (answer, error) {
+func (p *peers) askOnce(ctx context.Context, question said, sub *nats.Subscription, inbox string) (answer, error) {
 	began := time.Now()
 	p.mu.Lock()
-	own := p.answer(question, token)
+	own := p.answer(question, question.Token)
 	waiting := make(map[string]struct{}, len(p.others))
 	for name := range p.others {
 		waiting[name] = struct{}{}
 	}
 	p.mu.Unlock()
-	result := decide(own, token)
+	result := decide(own, question.Token)
 	if result == me {
 		return me, nil
 	}
@@ -298,7 +298,7 @@ func (p *peers) askOnce(ctx context.Context, question said, token string, sub *n
 				continue
 			}
 			delete(waiting, s.From)
-			switch decide(s, token) {
+			switch decide(s, question.Token) {
 			case me:
 				return me, nil
 			case busy:

@@ -268,14 +268,19 @@ func (w *watch) wake(g *group, ev event) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(g.waiting) > 0 {
-		first := g.waiting[0]
-		g.waiting = g.waiting[1:]
 		ev.message = w.next(ev.message)
-		first.events <- ev
+		g.give(0, ev)
 		return
 	}
 	g.empty = false
 	w.passOn(g, ev)
+}
+
+// give gives the event to the i-th of those who wait. It needs watch.mu.
+func (g *group) give(i int, ev event) {
+	waiter := g.waiting[i]
+	g.waiting = slices.Delete(g.waiting, i, i+1)
+	waiter.events <- ev
 }
 
 // next returns the message, nil if an older one of its type may be there that others were told
@@ -333,19 +338,22 @@ func (a *Waiter) disarm() bool {
 	return i >= 0
 }
 
+// unwoken reports whether it is in group.waiting, for its own goroutine. It needs watch.mu.
+func (a *Waiter) unwoken() bool { return a.armed && len(a.events) == 0 }
+
 // Empty reports whether a look would find no message, as far as is known. It may be wrong where a
 // wake-up is lost, no longer than that goes unnoticed.
 func (a *Waiter) Empty() bool {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
-	return a.group.empty && slices.Contains(a.group.waiting, a)
+	return a.group.empty && a.unwoken()
 }
 
 // FoundNone says that a look has found no message since Arm.
 func (a *Waiter) FoundNone() {
 	a.w.mu.Lock()
 	defer a.w.mu.Unlock()
-	if slices.Contains(a.group.waiting, a) { // it was not woken meanwhile
+	if a.unwoken() {
 		a.group.empty = true
 	}
 }
@@ -395,9 +403,7 @@ func (a *Waiter) pass(enough bool) {
 		a.w.passOn(g, a.last)
 		return
 	}
-	other := g.waiting[i]
-	g.waiting = slices.Delete(g.waiting, i, i+1)
-	other.events <- event{hops: a.last.hops}
+	g.give(i, event{hops: a.last.hops})
 }
 
 // Release ends the Waiter.
@@ -504,9 +510,7 @@ func (w *watch) look(info Info) {
 // wakeFirst has the one look who has waited longest. It needs watch.mu.
 func (g *group) wakeFirst() {
 	if len(g.waiting) > 0 {
-		first := g.waiting[0]
-		g.waiting = g.waiting[1:]
-		first.events <- event{}
+		g.give(0, event{})
 	}
 }
 
